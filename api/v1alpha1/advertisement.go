@@ -1,0 +1,190 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Advertisement says which pools are announced how, and from where. A pool
+// that no Advertisement selects is announced by L2 from every node.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=adv
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
+// +kubebuilder:printcolumn:name="L2 Interfaces",type=string,JSONPath=`.spec.l2.interfaces`
+// +kubebuilder:printcolumn:name="BGP Peers",type=string,JSONPath=`.spec.bgp.peers`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Advertisement struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   AdvertisementSpec   `json:"spec"`
+	Status AdvertisementStatus `json:"status,omitempty"`
+}
+
+// AdvertisementList is a list of Advertisements.
+//
+// +kubebuilder:object:root=true
+type AdvertisementList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Advertisement `json:"items"`
+}
+
+// AdvertisementSpec is what an operator says of an Advertisement. An address
+// is announced so when its pool, its Services and the node all match.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.l2) || has(self.bgp)",message="an Advertisement needs l2, bgp or both: l2: {} announces by ARP and NDP"
+// +kubebuilder:validation:XValidation:rule="!(has(self.pools) && self.pools.size() > 0 && has(self.poolSelector))",message="pools and poolSelector exclude each other"
+type AdvertisementSpec struct {
+	// Pools by name. Without pools and poolSelector all pools are meant.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=set
+	Pools []string `json:"pools,omitempty"`
+
+	// PoolSelector chooses pools by their labels.
+	//
+	// +optional
+	PoolSelector *metav1.LabelSelector `json:"poolSelector,omitempty"`
+
+	// ServiceSelector chooses Services by their labels; empty means all.
+	//
+	// +optional
+	ServiceSelector *metav1.LabelSelector `json:"serviceSelector,omitempty"`
+
+	// NamespaceSelector chooses Services by the labels of their namespace.
+	//
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// NodeSelector chooses the nodes that announce; empty means all.
+	//
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// L2 announces by ARP and NDP from one node at a time.
+	//
+	// +optional
+	L2 *L2Advertisement `json:"l2,omitempty"`
+
+	// BGP advertises routes from every node that can serve.
+	//
+	// +optional
+	BGP *BGPAdvertisement `json:"bgp,omitempty"`
+}
+
+// L2Advertisement is how addresses are announced on the local network.
+type L2Advertisement struct {
+	// Interfaces by name or pattern ("bond*"). Empty means those whose prefix
+	// contains the address, else the one of the node's InternalIP.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=15
+	// +listType=set
+	Interfaces []string `json:"interfaces,omitempty"`
+
+	// PreferredNodes move matching nodes ahead of the others.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	PreferredNodes []PreferredNodes `json:"preferredNodes,omitempty"`
+}
+
+// PreferredNodes adds a weight to nodes.
+type PreferredNodes struct {
+	// Weight is added to the nodes that match, 1 to 100; a node with a higher
+	// sum comes first.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Weight int32 `json:"weight"`
+
+	// NodeSelector chooses the nodes.
+	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
+}
+
+// BGPAdvertisement is how addresses are advertised to routers.
+type BGPAdvertisement struct {
+	// Peers are BGPPeers by name; empty means all.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	// +listType=set
+	Peers []string `json:"peers,omitempty"`
+
+	// AggregationLength is the length of the IPv4 prefixes to advertise.
+	//
+	// +optional
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	AggregationLength *int32 `json:"aggregationLength,omitempty"`
+
+	// AggregationLengthV6 is the length of the IPv6 prefixes to advertise.
+	//
+	// +optional
+	// +kubebuilder:default=128
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=128
+	AggregationLengthV6 *int32 `json:"aggregationLengthV6,omitempty"`
+
+	// LocalPreference is the LOCAL_PREF attribute towards internal peers.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	LocalPreference *int64 `json:"localPreference,omitempty"`
+
+	// MED is the MULTI_EXIT_DISC attribute.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=4294967295
+	MED *int64 `json:"med,omitempty"`
+
+	// Communities to attach: standard ("64512:100", RFC 1997), large
+	// ("64512:1:2", RFC 8092) and well-known names ("no-export").
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.matches('^[0-9]+:[0-9]+(:[0-9]+)?$') || c in ['no-export', 'no-advertise', 'local-as', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own'])",message="each community must be 64512:100, 64512:1:2 or a well-known name such as no-export"
+	// +listType=set
+	Communities []string `json:"communities,omitempty"`
+
+	// Prepend is how many times the local ASN is prepended to the AS path.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16
+	Prepend int32 `json:"prepend,omitempty"`
+
+	// Weighted attaches the link-bandwidth community with this node's share of
+	// a Local Service's endpoints.
+	//
+	// +optional
+	Weighted bool `json:"weighted,omitempty"`
+
+	// MaxNodes caps how many nodes advertise an address; 0 means all.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	MaxNodes int32 `json:"maxNodes,omitempty"`
+}
+
+// AdvertisementStatus is what Herald says of an Advertisement.
+type AdvertisementStatus struct {
+	// Conditions: Ready.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

@@ -1,0 +1,238 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// BGPPeer is a router that speakers keep a BGP session with (RFC 4271).
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=peer
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface`
+// +kubebuilder:printcolumn:name="Peer ASN",type=integer,JSONPath=`.spec.peerASN`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type BGPPeer struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   BGPPeerSpec   `json:"spec"`
+	Status BGPPeerStatus `json:"status,omitempty"`
+}
+
+// BGPPeerList is a list of BGPPeers.
+//
+// +kubebuilder:object:root=true
+type BGPPeerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BGPPeer `json:"items"`
+}
+
+// BGPPeerSpec is what an operator says of a peer.
+//
+// +kubebuilder:validation:XValidation:rule="[has(self.address), has(self.interface), has(self.defaultGateway)].filter(x, x).size() == 1",message="exactly one of address, interface and defaultGateway is needed"
+// +kubebuilder:validation:XValidation:rule="has(self.peerASN) != has(self.peerType)",message="exactly one of peerASN and peerType is needed"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ttlSecurityHops) && self.ttlSecurityHops > 0 && has(self.ebgpMultiHop) && self.ebgpMultiHop > 0)",message="ttlSecurityHops and ebgpMultiHop exclude each other"
+type BGPPeerSpec struct {
+	// NodeSelector chooses the nodes that keep the session; empty means all.
+	//
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// LocalASN is the autonomous system of the nodes.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	LocalASN int64 `json:"localASN"`
+
+	// PeerASN is the autonomous system of the peer.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	PeerASN *int64 `json:"peerASN,omitempty"`
+
+	// PeerType takes any other autonomous system (External) or our own
+	// (Internal) instead of a number.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=External;Internal
+	PeerType string `json:"peerType,omitempty"`
+
+	// Address of the peer.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="address must be an IPv4 or IPv6 address"
+	Address string `json:"address,omitempty"`
+
+	// Interface with one peer behind it, found by its router advertisements
+	// (an unnumbered session).
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface,omitempty"`
+
+	// DefaultGateway takes the node's default gateway of a family as the peer.
+	//
+	// +optional
+	// +kubebuilder:validation:Enum=IPv4;IPv6
+	DefaultGateway string `json:"defaultGateway,omitempty"`
+
+	// Port of the peer.
+	//
+	// +optional
+	// +kubebuilder:default=179
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// SourceAddress of the session; by default the node's on the peer's network.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="sourceAddress must be an IPv4 or IPv6 address"
+	SourceAddress string `json:"sourceAddress,omitempty"`
+
+	// RouterID of the speaker; by default its IPv4 address.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).family() == 4",message="routerID must be written like an IPv4 address"
+	RouterID string `json:"routerID,omitempty"`
+
+	// Families of routes to exchange; by default both.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:Enum=IPv4;IPv6
+	// +listType=set
+	Families []string `json:"families,omitempty"`
+
+	// HoldTime after which a silent peer is taken for dead.
+	//
+	// +optional
+	// +kubebuilder:default="90s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) == duration('0s') || duration(self) >= duration('3s')",message="holdTime must be 0s or at least 3s (RFC 4271)"
+	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
+
+	// KeepaliveTime between keepalives; by default a third of the hold time.
+	//
+	// +optional
+	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
+
+	// ConnectRetryTime between attempts to connect.
+	//
+	// +optional
+	ConnectRetryTime *metav1.Duration `json:"connectRetryTime,omitempty"`
+
+	// Passive waits for the peer to connect.
+	//
+	// +optional
+	Passive bool `json:"passive,omitempty"`
+
+	// EBGPMultiHop is how many hops away an external peer may be; 0 means one.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=255
+	EBGPMultiHop int32 `json:"ebgpMultiHop,omitempty"`
+
+	// TTLSecurityHops refuses packets from further away (GTSM, RFC 5082); 0 is off.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=254
+	TTLSecurityHops int32 `json:"ttlSecurityHops,omitempty"`
+
+	// PasswordSecretRef is the TCP-MD5 password (RFC 2385), in a Secret of
+	// Herald's namespace.
+	//
+	// +optional
+	PasswordSecretRef *SecretKeyReference `json:"passwordSecretRef,omitempty"`
+
+	// GracefulRestart keeps routes while a speaker restarts (RFC 4724).
+	//
+	// +optional
+	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
+
+	// BFD watches the path to the peer (RFC 5880).
+	//
+	// +optional
+	BFD *BFD `json:"bfd,omitempty"`
+}
+
+// SecretKeyReference is one value of a Secret in Herald's namespace.
+type SecretKeyReference struct {
+	// Name of the Secret.
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+	// Key in the Secret.
+	//
+	// +optional
+	// +kubebuilder:default=password
+	Key string `json:"key,omitempty"`
+}
+
+// GracefulRestart is RFC 4724 towards a peer.
+type GracefulRestart struct {
+	// Enabled announces the capability.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Enabled *bool `json:"enabled,omitempty"`
+	// RestartTime the peer keeps the routes for.
+	//
+	// +optional
+	// +kubebuilder:default="120s"
+	RestartTime *metav1.Duration `json:"restartTime,omitempty"`
+}
+
+// BFD is a BFD session (RFC 5880, 5881, 5883).
+type BFD struct {
+	// Enabled keeps a session to the peer.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Enabled *bool `json:"enabled,omitempty"`
+	// ReceiveInterval is the shortest time between packets we can take.
+	//
+	// +optional
+	// +kubebuilder:default="300ms"
+	ReceiveInterval *metav1.Duration `json:"receiveInterval,omitempty"`
+	// TransmitInterval is the shortest time between packets we want to send.
+	//
+	// +optional
+	// +kubebuilder:default="300ms"
+	TransmitInterval *metav1.Duration `json:"transmitInterval,omitempty"`
+	// DetectMultiplier is how many packets may be lost.
+	//
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=255
+	DetectMultiplier int32 `json:"detectMultiplier,omitempty"`
+	// MinimumTTL of packets of a multi-hop session.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=255
+	MinimumTTL int32 `json:"minimumTTL,omitempty"`
+	// Passive waits for the peer's first packet.
+	//
+	// +optional
+	Passive bool `json:"passive,omitempty"`
+}
+
+// BGPPeerStatus is what Herald says of a peer.
+type BGPPeerStatus struct {
+	// Conditions: Ready.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}

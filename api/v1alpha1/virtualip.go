@@ -1,0 +1,182 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// VirtualIP is one address that is given to Services, or kept for one. It is
+// named after the address, so that the API server refuses to give an address
+// twice. It holds all that a speaker needs to know to announce the address.
+//
+// A person may create one to reserve an address ahead of its Service.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=vip
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
+// +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.claims[*].namespace`
+// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.claims[*].name`
+// +kubebuilder:printcolumn:name="Owner",type=string,JSONPath=`.status.owner`
+// +kubebuilder:printcolumn:name="Announced",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].status`
+// +kubebuilder:printcolumn:name="Hold",type=string,JSONPath=`.spec.hold`
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.ownerSince`
+// +kubebuilder:printcolumn:name="Candidates",type=string,JSONPath=`.spec.l2.candidates`,priority=1
+// +kubebuilder:printcolumn:name="Advertisements",type=string,JSONPath=`.spec.bgp.advertisements`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="isIP(self.spec.address) && (ip(self.spec.address).family() == 4 ? self.metadata.name == self.spec.address : self.metadata.name.matches('^([0-9a-f]{4}-){7}[0-9a-f]{4}$') && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address))",message="the name must be the address: 203.0.113.17 for IPv4; for IPv6 all eight groups of four lower-case hex digits joined by dashes, 2001-0db8-0000-0000-0000-0000-0000-0001"
+type VirtualIP struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   VirtualIPSpec   `json:"spec"`
+	Status VirtualIPStatus `json:"status,omitempty"`
+}
+
+// VirtualIPList is a list of VirtualIPs.
+//
+// +kubebuilder:object:root=true
+type VirtualIPList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []VirtualIP `json:"items"`
+}
+
+// VirtualIPSpec says whose the address is and who may announce it. The
+// controller writes it, but for address, reclaimPolicy and reservedFor of a
+// reservation that a person makes.
+type VirtualIPSpec struct {
+	// Address is the IPv4 or IPv6 address.
+	//
+	// +kubebuilder:validation:MaxLength=45
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the address of a VirtualIP cannot change"
+	Address string `json:"address"`
+
+	// Pool is the AddressPool that the address was given from.
+	//
+	// +optional
+	Pool string `json:"pool,omitempty"`
+
+	// ReclaimPolicy says what becomes of the address after its last claim.
+	//
+	// +optional
+	// +kubebuilder:default=Delete
+	ReclaimPolicy ReclaimPolicy `json:"reclaimPolicy,omitempty"`
+
+	// ReservedFor is the Service that the address is kept for.
+	//
+	// +optional
+	ReservedFor *ServiceReference `json:"reservedFor,omitempty"`
+
+	// Claims are the Services that have the address, by namespace and name.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	Claims []Claim `json:"claims,omitempty"`
+
+	// Hold is a reason not to announce the address; empty means announce.
+	//
+	// +optional
+	Hold Reason `json:"hold,omitempty"`
+
+	// L2 says which nodes may announce the address by ARP or NDP.
+	//
+	// +optional
+	L2 *L2Placement `json:"l2,omitempty"`
+
+	// BGP says through which Advertisements the address is advertised.
+	//
+	// +optional
+	BGP *BGPPlacement `json:"bgp,omitempty"`
+}
+
+// ServiceReference names a Service.
+type ServiceReference struct {
+	// Namespace of the Service.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// Name of the Service.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+}
+
+// Claim is one Service on an address, with what a speaker must know of it.
+type Claim struct {
+	// Namespace of the Service.
+	Namespace string `json:"namespace"`
+	// Name of the Service.
+	Name string `json:"name"`
+	// UID of the Service.
+	// +optional
+	UID types.UID `json:"uid,omitempty"`
+	// Ports that the Service serves on the address.
+	// +optional
+	// +listType=atomic
+	Ports []ClaimPort `json:"ports,omitempty"`
+	// ExternalTrafficPolicy of the Service.
+	// +optional
+	ExternalTrafficPolicy corev1.ServiceExternalTrafficPolicy `json:"externalTrafficPolicy,omitempty"`
+	// HealthCheckNodePort answers on each node for a Service of policy Local.
+	// +optional
+	HealthCheckNodePort int32 `json:"healthCheckNodePort,omitempty"`
+}
+
+// ClaimPort is a port on an address.
+type ClaimPort struct {
+	// Protocol: TCP, UDP or SCTP.
+	Protocol corev1.Protocol `json:"protocol"`
+	// Port number.
+	Port int32 `json:"port"`
+}
+
+// L2Placement is who may announce an address on the local network.
+type L2Placement struct {
+	// Candidates are the nodes that may own the address, best first: the first
+	// that is alive and healthy answers.
+	//
+	// +optional
+	// +listType=atomic
+	Candidates []string `json:"candidates,omitempty"`
+
+	// Interfaces to announce on, by name or pattern ("bond*"). Empty means those
+	// whose prefix contains the address, else the one of the node's InternalIP.
+	//
+	// +optional
+	// +listType=atomic
+	Interfaces []string `json:"interfaces,omitempty"`
+}
+
+// BGPPlacement is how an address is advertised by BGP.
+type BGPPlacement struct {
+	// Advertisements that apply, by name.
+	//
+	// +optional
+	// +listType=set
+	Advertisements []string `json:"advertisements,omitempty"`
+}
+
+// VirtualIPStatus is what the speakers say of an address.
+type VirtualIPStatus struct {
+	// Owner is the node that answers for the address by ARP or NDP.
+	//
+	// +optional
+	Owner string `json:"owner,omitempty"`
+
+	// OwnerSince is when the owner took the address.
+	//
+	// +optional
+	OwnerSince *metav1.Time `json:"ownerSince,omitempty"`
+
+	// Conditions: Announced, Conflict.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
