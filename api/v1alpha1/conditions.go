@@ -1,0 +1,166 @@
+package v1alpha1
+
+// The condition types that Herald writes.
+const (
+	// ServiceReady is on every Service that is Herald's: whether it is served,
+	// and if not why.
+	ServiceReady = GroupName + "/Ready"
+
+	// ConditionReady is on an AddressPool, an Advertisement, a BGPPeer and a
+	// Speaker: whether all of it is in force.
+	ConditionReady = "Ready"
+
+	// ConditionAnnounced is on a VirtualIP: whether a speaker answers for it.
+	ConditionAnnounced = "Announced"
+)
+
+// ReasonDoc declares a reason: what docs/reference says of it.
+type ReasonDoc struct {
+	Reason Reason
+	// On is the kind of object whose condition and events carry the reason.
+	On  string
+	Doc string
+}
+
+// Reasons on a Service, in the condition heraldlb.io/Ready and in events.
+const (
+	AddressAssigned  Reason = "AddressAssigned"
+	AddressPartial   Reason = "AddressPartial"
+	AddressReleased  Reason = "AddressReleased"
+	AddressReplaced  Reason = "AddressReplaced"
+	VirtualIPRemade  Reason = "VirtualIPRemade"
+	LoadBalancerMade Reason = "LoadBalancerMade"
+	SyncFailed       Reason = "SyncFailed"
+
+	InvalidAnnotation   Reason = "InvalidAnnotation"
+	InvalidAddress      Reason = "InvalidAddress"
+	InvalidSourceRange  Reason = "InvalidSourceRange"
+	ConflictingRequests Reason = "ConflictingRequests"
+	InvalidRequest      Reason = "InvalidRequest"
+	WrongFamily         Reason = "WrongFamily"
+	TwoOfOneFamily      Reason = "TwoOfOneFamily"
+	UnknownPool         Reason = "UnknownPool"
+	NoPool              Reason = "NoPool"
+	PoolExhausted       Reason = "PoolExhausted"
+	NamespaceQuota      Reason = "NamespaceQuota"
+	OutsidePools        Reason = "OutsidePools"
+	NotInPool           Reason = "NotInPool"
+	PoolNotServing      Reason = "PoolNotServing"
+	Excluded            Reason = "Excluded"
+	BuggyAddress        Reason = "BuggyAddress"
+	Reserved            Reason = "Reserved"
+	NotShared           Reason = "NotShared"
+	OtherShareKey       Reason = "OtherShareKey"
+	PortConflict        Reason = "PortConflict"
+	PolicyConflict      Reason = "PolicyConflict"
+	NotRequested        Reason = "NotRequested"
+	OtherScope          Reason = "OtherScope"
+)
+
+// Reasons on an AddressPool or Advertisement.
+const (
+	Valid             Reason = "Valid"
+	InvalidRange      Reason = "InvalidRange"
+	InvalidStaticBand Reason = "InvalidStaticBand"
+	InvalidSelector   Reason = "InvalidSelector"
+	Overlap           Reason = "Overlap"
+	Repeated          Reason = "Repeated"
+	DuplicatePool     Reason = "DuplicatePool"
+	UnknownPeer       Reason = "UnknownPeer"
+	InvalidInterface  Reason = "InvalidInterface"
+)
+
+// Reasons on a VirtualIP, in spec.hold and in the condition Announced.
+const (
+	Announced        Reason = "Announced"
+	Unclaimed        Reason = "Unclaimed"
+	NoReadyEndpoints Reason = "NoReadyEndpoints"
+	NoCandidates     Reason = "NoCandidates"
+	NotAnnouncedByL2 Reason = "NotAnnouncedByL2"
+	NoInterface      Reason = "NoInterface"
+	NotCandidate     Reason = "NotCandidate"
+	NotFirst         Reason = "NotFirst"
+	Leaving          Reason = "Leaving"
+)
+
+// Reasons why a node is no candidate.
+const (
+	NodeExcluded     Reason = "NodeExcluded"
+	NodeBeingDeleted Reason = "NodeBeingDeleted"
+	NodeNotReady     Reason = "NodeNotReady"
+	NetworkDown      Reason = "NetworkUnavailable"
+	NoSpeaker        Reason = "NoSpeaker"
+	NotSelected      Reason = "NotSelected"
+	NoLocalEndpoint  Reason = "NoLocalEndpoint"
+)
+
+// Reasons on a Speaker.
+const (
+	Running Reason = "Running"
+)
+
+// Reasons declares every reason: conditions and events use no other.
+var Reasons = []ReasonDoc{
+	{AddressAssigned, "Service", "Every address that the Service needs is assigned; status.loadBalancer has them."},
+	{AddressPartial, "Service", "A Service with ipFamilyPolicy PreferDualStack has an address of one family; the message says why not of the other. It gets the second when it can."},
+	{AddressReleased, "Service", "The Service is no longer Herald's to serve; its addresses are free."},
+	{AddressReplaced, "Service", "An address that stood in the status could not be kept; the message says why and what replaced it."},
+	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
+	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
+	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
+
+	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
+	{InvalidAddress, "Service", "An address that is asked for is no address, or there are two of one family."},
+	{InvalidSourceRange, "Service", "A source range is not a prefix."},
+	{ConflictingRequests, "Service", "Two annotations, or an annotation and a field, ask for different things."},
+	{InvalidRequest, "Service", "The request contradicts itself."},
+	{WrongFamily, "Service", "An address is asked for of a family that the Service does not have."},
+	{TwoOfOneFamily, "Service", "Two addresses of one family are asked for."},
+	{UnknownPool, "Service", "No AddressPool has the name that is asked for."},
+	{NoPool, "Service", "There is no AddressPool, or none serves this Service; the message says why not, pool by pool."},
+	{PoolExhausted, "Service", "Every AddressPool that serves the Service is full. It is served when an address is freed or a pool grows."},
+	{NamespaceQuota, "Service", "The Services of the namespace hold as many addresses of the pool as maxPerNamespace allows."},
+	{OutsidePools, "Service", "The address that is asked for is in no AddressPool."},
+	{NotInPool, "Service", "The address that is asked for is not in the AddressPool that is asked for."},
+	{PoolNotServing, "Service", "The selectors of the AddressPool leave the Service out."},
+	{Excluded, "Service", "The AddressPool excludes the address that is asked for."},
+	{BuggyAddress, "Service", "The address that is asked for ends in .0 or .255 and the AddressPool avoids those."},
+	{Reserved, "Service", "The address that is asked for is kept for another Service, or for nobody."},
+	{NotShared, "Service", "The address that is asked for is another Service's, and one of the two has no sharing key."},
+	{OtherShareKey, "Service", "The address that is asked for is shared under another key."},
+	{PortConflict, "Service", "The address is shared, and another Service on it has the same port."},
+	{PolicyConflict, "Service", "The address is shared, and the traffic policies do not go together."},
+	{NotRequested, "Service", "The Service holds an address and asks for another one."},
+	{OtherScope, "Service", "The Service was turned from external to internal, or back."},
+
+	{Valid, "AddressPool, Advertisement", "All of the object is in force."},
+	{InvalidRange, "AddressPool", "An entry of addresses or exclude is not what it should be; it is left out, the rest works."},
+	{InvalidStaticBand, "AddressPool", "staticBand is not Auto, None or a number; Auto is used."},
+	{InvalidSelector, "AddressPool, Advertisement", "A selector cannot be read; the object serves nothing until it can."},
+	{Overlap, "AddressPool", "An older AddressPool has some of the addresses; they stay with the older one."},
+	{Repeated, "AddressPool", "An address is in two entries of the pool; it counts once."},
+	{DuplicatePool, "AddressPool", "An older AddressPool has the name."},
+	{UnknownPool, "Advertisement", "A pool that the Advertisement names does not exist."},
+	{UnknownPeer, "Advertisement", "A BGPPeer that the Advertisement names does not exist."},
+	{InvalidInterface, "Advertisement", "A pattern of interfaces cannot be read; it matches none."},
+
+	{Announced, "VirtualIP", "The owner answers for the address by ARP or NDP."},
+	{Unclaimed, "VirtualIP", "No Service has the address: it is reserved."},
+	{NoReadyEndpoints, "VirtualIP", "No Service on the address has an endpoint that could serve a request."},
+	{NoCandidates, "VirtualIP", "No node can announce the address; the condition's message says why not, node by node."},
+	{NotAnnouncedByL2, "VirtualIP", "The Advertisements that apply announce the address by BGP only."},
+	{NoInterface, "VirtualIP", "The owner has no interface to announce the address on: none has its prefix, and none matches the Advertisement."},
+	{NotCandidate, "VirtualIP", "This node is not among the candidates."},
+	{NotFirst, "VirtualIP", "A node before this one in the candidates announces the address."},
+	{Leaving, "VirtualIP", "The speaker is stopping."},
+
+	{NodeExcluded, "Node", "The node has the label node.kubernetes.io/exclude-from-external-load-balancers."},
+	{NodeBeingDeleted, "Node", "The node has a taint that announces its end."},
+	{NodeNotReady, "Node", "The node is not Ready."},
+	{NetworkDown, "Node", "The node's network is not configured (condition NetworkUnavailable)."},
+	{NoSpeaker, "Node", "No speaker runs on the node: its Lease is missing or has expired."},
+	{NotSelected, "Node", "No Advertisement of the pool selects the node."},
+	{NoLocalEndpoint, "Node", "The Service has externalTrafficPolicy Local and no ready endpoint on the node."},
+
+	{Running, "Speaker", "The speaker runs."},
+}

@@ -1,0 +1,325 @@
+// Package service is the service controller of a cloud controller manager, in
+// place of the stock one: it chooses a provider for each Service by its
+// loadBalancerClass, has the provider serve it, and writes the outcome into
+// the Service's status with the reason.
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/api"
+	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// Starter is a provider that has work of its own. Start returns when the
+// provider knows what it holds; until ctx is done it calls wake for each
+// Service that is worth another look: one it holds something for, and one
+// whose obstacle is gone.
+type Starter interface {
+	Start(ctx context.Context, wake func(service types.NamespacedName)) error
+}
+
+// Explainer is a provider that can say more of what it did for a Service than
+// its status does. An empty reason leaves the usual words.
+type Explainer interface {
+	Explain(service *corev1.Service) (reason v1alpha1.Reason, message string)
+}
+
+// Options of a Controller.
+type Options struct {
+	Client      kubernetes.Interface
+	Informers   informers.SharedInformerFactory
+	Recorder    record.EventRecorder
+	Classes     Classes
+	ClusterName string
+	// Workers is how many Services are worked on at a time.
+	Workers int
+}
+
+// Controller gives each Service of ours a load balancer.
+type Controller struct {
+	Options
+	services cache.SharedIndexInformer
+	lister   corelisters.ServiceLister
+	nodes    corelisters.NodeLister
+	synced   []cache.InformerSynced
+	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
+}
+
+// Waits between two attempts at a Service that fails.
+const (
+	retryFirst = 50 * time.Millisecond
+	retryLast  = time.Minute
+)
+
+// New returns a Controller; it registers the informers that it needs.
+func New(options Options) *Controller {
+	services, nodes := options.Informers.Core().V1().Services(), options.Informers.Core().V1().Nodes()
+	return &Controller{
+		Options:  options,
+		services: services.Informer(),
+		lister:   services.Lister(),
+		nodes:    nodes.Lister(),
+		synced:   []cache.InformerSynced{services.Informer().HasSynced, nodes.Informer().HasSynced},
+		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryFirst, retryLast),
+			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{Name: "service"}),
+	}
+}
+
+// Run works until ctx is done.
+func (c *Controller) Run(ctx context.Context) error {
+	defer c.queue.ShutDown()
+	if !cache.WaitForNamedCacheSyncWithContext(ctx, c.synced...) {
+		return ctx.Err()
+	}
+	for provider := range c.providers() {
+		starter, ok := provider.(Starter)
+		if !ok {
+			continue
+		}
+		if err := starter.Start(ctx, c.queue.Add); err != nil {
+			return fmt.Errorf("starting a provider: %w", err)
+		}
+	}
+	registration, err := c.services.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: c.changed,
+		UpdateFunc: func(before, after any) {
+			if before.(*corev1.Service).ResourceVersion != after.(*corev1.Service).ResourceVersion {
+				c.changed(after)
+			}
+		},
+		DeleteFunc: c.changed,
+	})
+	if err != nil {
+		return fmt.Errorf("watching Services: %w", err)
+	}
+	defer func() { _ = c.services.RemoveEventHandler(registration) }()
+
+	done := make(chan struct{})
+	for range c.Workers {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for c.next(ctx) {
+			}
+		}()
+	}
+	klog.FromContext(ctx).Info("Serving Services", "workers", c.Workers)
+	<-ctx.Done()
+	c.queue.ShutDown()
+	for range c.Workers {
+		<-done
+	}
+	return nil
+}
+
+// providers yields each provider once.
+func (c *Controller) providers() map[cloudprovider.LoadBalancer]bool {
+	all := map[cloudprovider.LoadBalancer]bool{}
+	for _, class := range c.Classes.ByName {
+		all[class.Provider] = true
+	}
+	return all
+}
+
+func (c *Controller) changed(object any) {
+	key, err := cache.DeletionHandlingObjectToName(object)
+	if err != nil {
+		return
+	}
+	c.queue.Add(types.NamespacedName{Namespace: key.Namespace, Name: key.Name})
+}
+
+func (c *Controller) next(ctx context.Context) bool {
+	key, shutdown := c.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer c.queue.Done(key)
+
+	logger := klog.FromContext(ctx).WithValues("service", klog.KRef(key.Namespace, key.Name))
+	start := time.Now()
+	err := c.sync(klog.NewContext(ctx, logger), key)
+	observe(time.Since(start), err)
+	if retry, ok := errors.AsType[*api.RetryError](err); ok {
+		c.queue.Forget(key)
+		c.queue.AddAfter(key, retry.RetryAfter())
+		return true
+	}
+	if err != nil && ctx.Err() == nil {
+		logger.Error(err, "Service failed, will be tried again")
+		c.queue.AddRateLimited(key)
+		return true
+	}
+	c.queue.Forget(key)
+	return true
+}
+
+// sync brings one Service, or what is left of it, to where it should be.
+func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
+	service, err := c.lister.Services(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		gone := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+		return c.clean(ctx, gone, nil)
+	}
+	if err != nil {
+		return err
+	}
+	class, ours := c.Classes.Of(service)
+	if !ours || service.DeletionTimestamp != nil {
+		return c.release(ctx, service)
+	}
+	if err := c.clean(ctx, service, class.Provider); err != nil {
+		return err
+	}
+	return c.ensure(ctx, service, class.Provider)
+}
+
+// ensure has the provider serve the Service and writes down the outcome. A
+// refusal is an outcome; other errors are returned, to be tried again.
+func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provider cloudprovider.LoadBalancer) error {
+	nodes, err := c.nodes.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	status, err := provider.EnsureLoadBalancer(ctx, c.ClusterName, service, nodes)
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil
+	}
+	verdict := judge(status, err)
+	if explainer, ok := provider.(Explainer); ok && err == nil {
+		if reason, message := explainer.Explain(service); reason != "" {
+			verdict.reason, verdict.message = reason, message
+		}
+	}
+	written := c.write(ctx, service, status, verdict)
+	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused {
+		err = nil
+	}
+	return errors.Join(err, written)
+}
+
+// write brings the verdict into the Service's status, and tells it as an event
+// when it is news.
+func (c *Controller) write(ctx context.Context, service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict) error {
+	desired, changed := served(service, status, v, metav1.Now())
+	if !changed {
+		return nil
+	}
+	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	if err := c.patch(ctx, service, desired); err != nil {
+		return err
+	}
+	if before != nil && before.Reason == string(v.reason) && before.Message == v.message {
+		return nil
+	}
+	kind := corev1.EventTypeWarning
+	if v.ready {
+		kind = corev1.EventTypeNormal
+	}
+	c.Recorder.Event(service, kind, string(v.reason), v.message)
+	return nil
+}
+
+// release takes everything of ours from a Service that is not ours, or no
+// longer: first out of its status, so that no address is free while a Service
+// still shows it.
+func (c *Controller) release(ctx context.Context, service *corev1.Service) error {
+	if c.Classes.foreign(service) {
+		return c.clean(ctx, service, nil)
+	}
+	marked := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady) != nil
+	held, err := c.held(ctx, service)
+	if err != nil {
+		return err
+	}
+	if !marked && !held {
+		return nil
+	}
+	if desired, changed := released(service); changed {
+		if err := c.patch(ctx, service, desired); err != nil {
+			return err
+		}
+	}
+	if err := c.clean(ctx, service, nil); err != nil {
+		return err
+	}
+	if service.DeletionTimestamp == nil {
+		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), "The Service is no longer Herald's to serve: its load balancer is gone.")
+	}
+	return nil
+}
+
+// held says whether any provider has something for the Service.
+func (c *Controller) held(ctx context.Context, service *corev1.Service) (bool, error) {
+	for provider := range c.providers() {
+		_, exists, err := provider.GetLoadBalancer(ctx, c.ClusterName, service)
+		if err != nil || exists {
+			return exists, err
+		}
+	}
+	return false, nil
+}
+
+// clean has every provider but one give up what it has for the Service.
+func (c *Controller) clean(ctx context.Context, service *corev1.Service, but cloudprovider.LoadBalancer) error {
+	var errs []error
+	for provider := range c.providers() {
+		if provider == but {
+			continue
+		}
+		_, exists, err := provider.GetLoadBalancer(ctx, c.ClusterName, service)
+		if err == nil && exists {
+			err = provider.EnsureLoadBalancerDeleted(ctx, c.ClusterName, service)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// patch writes the difference between the statuses, in one request. It is for
+// this very Service: one of the same name that was made since is left alone.
+func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service) error {
+	before := &corev1.Service{Status: service.Status}
+	after := &corev1.Service{ObjectMeta: metav1.ObjectMeta{UID: service.UID}, Status: desired.Status}
+	beforeJSON, err := json.Marshal(before)
+	if err != nil {
+		return err
+	}
+	afterJSON, err := json.Marshal(after)
+	if err != nil {
+		return err
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(beforeJSON, afterJSON, &corev1.Service{})
+	if err != nil {
+		return err
+	}
+	_, err = c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) {
+		return nil // deleted meanwhile: its deletion is on its way to us
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
+	}
+	return nil
+}

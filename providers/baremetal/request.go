@@ -1,0 +1,102 @@
+package baremetal
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/heraldlb/herald/annotations"
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+func keyOf(service *corev1.Service) ipam.Key {
+	return ipam.Key{Namespace: service.Namespace, Name: service.Name}
+}
+
+// parseRequest reads from a Service what it wants of the allocator.
+func parseRequest(service *corev1.Service, namespaceLabels map[string]string) (*ipam.Request, annotations.Request, *v1alpha1.Refusal) {
+	asked, refusal := annotations.Parse(service)
+	if refusal != nil {
+		return nil, asked, refusal
+	}
+	if _, refusal := annotations.SourceRanges(service); refusal != nil {
+		return nil, asked, refusal
+	}
+	request := &ipam.Request{
+		Key:             keyOf(service),
+		Addresses:       asked.Addresses,
+		Pool:            asked.Pool,
+		Internal:        asked.Internal,
+		Share:           asked.Share,
+		Local:           isLocal(service),
+		Backend:         backendOf(service),
+		Labels:          service.Labels,
+		NamespaceLabels: namespaceLabels,
+	}
+	for _, family := range service.Spec.IPFamilies {
+		request.Families = append(request.Families, ipam.Family(family))
+	}
+	if policy := service.Spec.IPFamilyPolicy; policy != nil {
+		request.Partial = *policy == corev1.IPFamilyPolicyPreferDualStack
+	}
+	for _, port := range service.Spec.Ports {
+		request.Ports = append(request.Ports, ipam.Port{Protocol: ipam.Protocol(port.Protocol), Port: uint16(port.Port)})
+	}
+	return request, asked, nil
+}
+
+func isLocal(service *corev1.Service) bool {
+	return service.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+}
+
+// backendOf is the selector in a form that can be compared: Services of policy
+// Local share an address only if the same pods serve them.
+func backendOf(service *corev1.Service) string {
+	if len(service.Spec.Selector) == 0 {
+		return ""
+	}
+	return service.Namespace + "/" + labels.Set(service.Spec.Selector).String()
+}
+
+// claimFor is what a VirtualIP says of a Service.
+func claimFor(service *corev1.Service) v1alpha1.Claim {
+	claim := v1alpha1.Claim{
+		Namespace:             service.Namespace,
+		Name:                  service.Name,
+		UID:                   service.UID,
+		ExternalTrafficPolicy: service.Spec.ExternalTrafficPolicy,
+		HealthCheckNodePort:   service.Spec.HealthCheckNodePort,
+	}
+	for _, port := range service.Spec.Ports {
+		claim.Ports = append(claim.Ports, v1alpha1.ClaimPort{Protocol: port.Protocol, Port: port.Port})
+	}
+	return claim
+}
+
+// holdingFor is what the allocator should know of a claim that a VirtualIP
+// has: all but the ports stands on the Service, as far as there is one.
+func holdingFor(claim *v1alpha1.Claim, pool string, service *corev1.Service) ipam.Claim {
+	holding := ipam.Claim{
+		Pool:  pool,
+		Local: claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+	}
+	for _, port := range claim.Ports {
+		holding.Ports = append(holding.Ports, ipam.Port{Protocol: ipam.Protocol(port.Protocol), Port: uint16(port.Port)})
+	}
+	if service == nil {
+		return holding
+	}
+	holding.Backend = backendOf(service)
+	if asked, refusal := annotations.Parse(service); refusal == nil {
+		holding.Share = asked.Share
+	}
+	return holding
+}
+
+// ingress is the entry of status.loadBalancer for an address.
+func ingress(address string, mode corev1.LoadBalancerIPMode) corev1.LoadBalancerIngress {
+	if mode == "" {
+		mode = corev1.LoadBalancerIPModeVIP
+	}
+	return corev1.LoadBalancerIngress{IP: address, IPMode: &mode}
+}
