@@ -151,7 +151,7 @@ func (p *pool) locate() []located {
 		if l.use != excluded {
 			s := &p.parts[index(l.First)].spaces[l.use]
 			if p.fresh {
-				s.avoid = p.AvoidBuggyIPs
+				s.avoid = p.AvoidBuggyIPs && l.First.Is4()
 				s.append(l.Range)
 			}
 			place.at = next[s]

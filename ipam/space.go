@@ -17,7 +17,7 @@ type space struct {
 	size     uint64  // positions
 	capacity uint64  // positions that may be given: size less the avoided
 	taken    uint64  // positions held or reserved
-	avoid    bool    // never .0 and .255
+	avoid    bool    // never .0 and .255; of IPv4 only
 	bits     *bitset // nil when the space is too big: then the caller is asked about each address
 }
 
