@@ -131,7 +131,7 @@ func (a *Allocator) shareable(r *Request, family int) netip.Addr {
 	rank := len(a.order)
 	for _, addr := range a.shared[r.Share] {
 		place := a.find(addr)
-		if index(addr) != family || place == nil || place.pool.rank >= rank || !place.gives(addr) {
+		if index(addr) != family || place == nil || place.pool.rank >= rank {
 			continue
 		}
 		if place.pool.turnsAway(r) == "" && a.check(r, addr) == nil {

@@ -46,7 +46,8 @@ func TestAssign(t *testing.T) {
 	first := Pool{Name: "zfirst", Ranges: rs("10.0.8.1"), AutoAssign: true, Priority: 5}
 	small := Pool{Name: "small", Ranges: rs("10.0.9.1-10.0.9.9"), AutoAssign: true, MaxPerNamespace: 1}
 	gaps := Pool{Name: "gaps", Ranges: rs("10.0.10.0-10.0.10.3"), Exclude: rs("10.0.10.2-10.0.10.3"), AvoidBuggyIPs: true, AutoAssign: true}
-	key := func(ports []Port) Claim { return Claim{Pool: "one", Share: "k", Ports: ports} }
+	last := Pool{Name: "zlast", Ranges: rs("10.0.11.1", "2001:db8:11::1"), AutoAssign: true}
+	key := func(ports []Port) Claim { return Claim{Share: "k", Ports: ports} }
 
 	for _, c := range []struct {
 		name    string
@@ -84,8 +85,8 @@ func TestAssign(t *testing.T) {
 		{"both of one pool", []Pool{first, six, both}, nil, Request{Families: []Family{IPv6, IPv4}},
 			"2001:db8:4::1 of both, 10.0.4.1 of both; added 2001:db8:4::1 10.0.4.1"},
 		{"both of two pools", []Pool{one, six}, nil, Request{Families: dual}, "10.0.0.1 of one, 2001:db8::1 of six; added 10.0.0.1 2001:db8::1"},
-		{"the second of the pool of the first", []Pool{six, both}, []fact{holds(web, "10.0.4.1", Claim{Pool: "both"})}, Request{Families: dual},
-			"10.0.4.1 of both, 2001:db8:4::1 of both; added 2001:db8:4::1"},
+		{"the second of the pool of the first", []Pool{both, last}, []fact{holds(web, "10.0.11.1", Claim{Pool: "zlast"})}, Request{Families: dual},
+			"10.0.11.1 of zlast, 2001:db8:11::1 of zlast; added 2001:db8:11::1"},
 		{"all or nothing", []Pool{one}, nil, Request{Families: dual},
 			"NoPool: No pool gives shop/web an IPv6 address (one has no IPv6 addresses): add a pool that serves it, or ask for one by name."},
 		{"what there is", []Pool{one}, nil, Request{Families: dual, Partial: true}, "10.0.0.1 of one; added 10.0.0.1; missing NoPool IPv6"},
@@ -120,6 +121,8 @@ func TestAssign(t *testing.T) {
 		{"held, and the pool was turned internal", []Pool{inside, one}, []fact{holds(web, "10.0.6.1", Claim{Scope: External})}, Request{Families: v4}, "10.0.6.1 of inside"},
 		{"held, and the Service was turned internal", []Pool{inside, one}, []fact{holds(web, "10.0.0.1", Claim{Scope: External})}, Request{Families: v4, Internal: true},
 			"10.0.6.1 of inside; added 10.0.6.1; released 10.0.0.1"},
+		{"held, the Service is internal, and since when is not known", []Pool{inside, one}, []fact{holds(web, "10.0.0.1", Claim{})}, Request{Families: v4, Internal: true}, "10.0.0.1 of one"},
+		{"held, and asked for by the old name of the pool", []Pool{one}, []fact{holds(web, "10.0.0.1", Claim{Pool: "old"})}, Request{Families: v4, Pool: "old"}, "10.0.0.1 of old"},
 		{"two of one family held", []Pool{two}, []fact{holds(web, "10.0.2.2", Claim{}), holds(web, "10.0.2.1", Claim{})}, Request{Families: v4},
 			"10.0.2.1 of two; released 10.0.2.2"},
 
@@ -134,6 +137,8 @@ func TestAssign(t *testing.T) {
 		{"joins", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
 		{"joins across namespaces", []Pool{one}, []fact{holds(mail, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
 		{"does not join where it is not served", []Pool{picky, one}, []fact{holds(api, "10.0.7.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
+		{"does not join where it is excluded", []Pool{gaps, one}, []fact{holds(api, "10.0.10.2", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.10.1 of gaps; added 10.0.10.1"},
+		{"joins in the pool tried first", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), holds(mail, "10.0.8.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"does not join on the same port", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: http}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"does not join another key", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "q", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"its port is taken now, and it moves", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), holds(web, "10.0.0.1", key(https))}, Request{Families: v4, Share: "k", Ports: http},
@@ -342,9 +347,37 @@ func TestAddressComesBack(t *testing.T) {
 	}
 }
 
+// In a space without bits the neighbour is taken when the first choice is, be it held, reserved or avoided.
+func TestBigPool(t *testing.T) {
+	for _, ranges := range []string{"2001:db8::/64", "16.0.0.0/4", "::/0"} {
+		t.Run(ranges, func(t *testing.T) {
+			a := New()
+			a.SetPools([]Pool{{Name: "p", Ranges: rs(ranges), AutoAssign: true, AvoidBuggyIPs: true}})
+			r := &Request{Key: web, Families: []Family{FamilyOf(rs(ranges)[0].First)}}
+			first, err := a.plan(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := first.Addresses[0].Addr
+			for i := range 1000 {
+				if a.Reserve(want, Key{}); i%2 == 0 {
+					a.Hold(want, mail, Claim{})
+				}
+				for want = want.Next(); avoided(want); {
+					want = want.Next()
+				}
+			}
+			got, no := a.Assign(r)
+			if diff := cmp.Diff(fmt.Sprintf("%s of p; added %s", want, want), outcome(got, no)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestRefusalIsAnError(t *testing.T) {
 	_, err := New().Assign(&Request{Key: web, Families: v4})
-	if no, ok := errors.AsType[*Refusal](err); !ok || no.Reason != NoPool || no.Family != IPv4 {
+	if no, ok := errors.AsType[*Refusal](err); !ok || no.Reason != NoPool || no.Family != IPv4 || err.Error() == "" {
 		t.Errorf("got %#v", err)
 	}
 }

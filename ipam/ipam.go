@@ -91,7 +91,8 @@ func (a *Allocator) arrange() {
 }
 
 // Hold records that the Service holds the address, whatever the pools and the rules of sharing say: the caller knows
-// it for a fact. It replaces what the Service claimed of that address before.
+// it for a fact. It replaces what the Service claimed of that address before. After a restart, hold everything before
+// the first Assign, with sharing keys: a Service is moved away from who does not seem to share with it.
 func (a *Allocator) Hold(addr netip.Addr, key Key, claim Claim) {
 	h := a.holdings[addr]
 	if h == nil {

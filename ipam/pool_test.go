@@ -54,6 +54,21 @@ func TestSetPoolsProblems(t *testing.T) {
 	}
 }
 
+// The static band is measured on the range as it is written, whatever is left of it.
+func TestLayout(t *testing.T) {
+	var e estate
+	e.layout(Pool{Name: "old", Ranges: rs("10.0.0.0/30", "10.0.1.0/24")})
+	plots, _ := e.layout(Pool{Name: "young", Ranges: rs("10.0.0.0/23"), Exclude: rs("10.0.0.8/30", "10.0.0.64-10.0.5.0")})
+	var got []string
+	for _, p := range plots {
+		got = append(got, [...]string{"automatic ", "band ", "excluded "}[p.use]+p.String())
+	}
+	want := []string{"band 10.0.0.4/30", "excluded 10.0.0.8/30", "band 10.0.0.12-10.0.0.31", "automatic 10.0.0.32/27", "excluded 10.0.0.64-10.0.0.255"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		name  string

@@ -21,20 +21,18 @@ type world struct {
 	reserved map[netip.Addr]Key
 }
 
-func newWorld(t *testing.T) *world {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	return &world{
-		Rand: rand.New(rand.NewPCG(seed, 0)), a: New(),
-		held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{},
-	}
+func newWorld(rnd *rand.Rand) *world {
+	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}}
 }
 
 // Whatever happens in whatever order, the counts are right, no address has two owners who do not share it, edits of
 // the pools move nothing, and another Allocator that is told the same ends in the same place.
 func TestAnyOrder(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
 	for range 30 {
-		w := newWorld(t)
+		w := newWorld(rnd)
 		w.setPools(t)
 		for range 120 {
 			switch n := w.IntN(100); {
@@ -58,11 +56,17 @@ func TestAnyOrder(t *testing.T) {
 
 func (w *world) setPools(t *testing.T) {
 	before := w.holdings()
-	w.pools = nil
-	for i := range 1 + w.IntN(4) {
-		w.pools = append(w.pools, w.pool(fmt.Sprint("p", i)))
+	if n := len(w.pools); n > 1 && w.IntN(3) > 0 {
+		w.pools = slices.Clone(w.pools)
+		i := w.IntN(n)
+		w.pools[i] = w.pool(w.pools[i].Name)
+	} else {
+		w.pools = nil
+		for i := range 1 + w.IntN(4) {
+			w.pools = append(w.pools, w.pool(fmt.Sprint("p", i)))
+		}
+		w.Shuffle(len(w.pools), func(i, j int) { w.pools[i], w.pools[j] = w.pools[j], w.pools[i] })
 	}
-	w.Shuffle(len(w.pools), func(i, j int) { w.pools[i], w.pools[j] = w.pools[j], w.pools[i] })
 	w.a.SetPools(w.pools)
 	if diff := cmp.Diff(before, w.holdings()); diff != "" {
 		t.Errorf("an edit of the pools moved addresses (-before +after):\n%s", diff)
