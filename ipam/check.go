@@ -1,0 +1,198 @@
+package ipam
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Check says why the Service may not hold the address under this request; nil is yes.
+//
+// For an address that it holds, only what the Service asks for now can be in the way, and who shares the address:
+// never an edit of the pools. An address that it does not hold is judged as if it were asked for.
+func (a *Allocator) Check(r *Request, addr netip.Addr) *Refusal {
+	if no := r.validate(); no != nil {
+		return no
+	}
+	if !plain(addr) {
+		return refuse(InvalidRequest, "%q is not a plain address: write it like 203.0.113.10 or 2001:db8::10.", addr).at(addr, "")
+	}
+	return a.check(r, addr)
+}
+
+func (a *Allocator) check(r *Request, addr netip.Addr) *Refusal {
+	if no := r.wants(addr); no != nil {
+		return no
+	}
+	if h := a.holdings[addr]; h != nil {
+		if i, holds := h.find(r.Key); holds {
+			return a.checkHeld(r, addr, h, &h.holders[i].Claim)
+		}
+	}
+	return a.checkNew(r, addr)
+}
+
+func (a *Allocator) checkHeld(r *Request, addr netip.Addr, h *holding, claim *Claim) *Refusal {
+	in, _ := a.PoolOf(addr)
+	if r.Pool != "" && r.Pool != in && r.Pool != claim.Pool {
+		return refuse(NotInPool, "The Service asks for pool %s, and %s is not of it.", r.Pool, addr).at(addr, claim.Pool)
+	}
+	if a.turned(r, claim, in) {
+		return refuse(OtherScope, "The Service asks for scope %s, and %s is of pool %s, which is not.", r.scope(), addr, in).at(addr, in)
+	}
+	return a.checkShare(r, addr, h)
+}
+
+// turned says whether the Service was turned internal or external since it got the address. It is not when the pool
+// was turned, nor when the Service names the pool or the address itself.
+func (a *Allocator) turned(r *Request, claim *Claim, in string) bool {
+	if claim.Scope == "" || claim.Scope == r.scope() || r.Pool != "" || len(r.Addresses) > 0 {
+		return false
+	}
+	p := a.pools[in]
+	return p != nil && p.Internal != r.Internal
+}
+
+func (a *Allocator) checkNew(r *Request, addr netip.Addr) *Refusal {
+	place, h := a.find(addr), a.holdings[addr]
+	if h != nil && h.reserved && (h.reservedFor != r.Key || h.reservedFor == Key{}) {
+		return reservedFor(h.reservedFor, addr)
+	}
+	if r.Pool != "" {
+		if no := a.checkPool(r, addr, place); no != nil {
+			return no
+		}
+	}
+	if kept := h != nil && h.reserved; !kept {
+		if no := a.checkPlace(r, addr, place); no != nil {
+			return no
+		}
+	}
+	return a.checkShare(r, addr, h)
+}
+
+// checkPool is for a request that names a pool.
+func (a *Allocator) checkPool(r *Request, addr netip.Addr, place *located) *Refusal {
+	if a.pools[r.Pool] == nil {
+		return unknownPool(r.Pool)
+	}
+	if place == nil {
+		return refuse(NotInPool, "The Service asks for pool %s, and %s is in no pool: ask for one of the two.", r.Pool, addr).at(addr, r.Pool)
+	}
+	if name := place.pool.Name; name != r.Pool {
+		return refuse(NotInPool, "The Service asks for pool %s, and %s is in pool %s: ask for one of the two.", r.Pool, addr, name).at(addr, name)
+	}
+	return nil
+}
+
+// checkPlace says whether the pool of the address gives it to this Service.
+func (a *Allocator) checkPlace(r *Request, addr netip.Addr, place *located) *Refusal {
+	if place == nil {
+		return refuse(OutsidePools, "Address %s is in no pool: add it to one, or ask for another address.", addr).at(addr, "")
+	}
+	p := place.pool
+	if place.use == excluded {
+		return refuse(Excluded, "Address %s is excluded from pool %s: ask for another address.", addr, p.Name).at(addr, p.Name)
+	}
+	if !place.gives(addr) {
+		return refuse(BuggyAddress, "Pool %s avoids addresses that end in .0 and .255, as %s does: ask for another address.", p.Name, addr).at(addr, p.Name)
+	}
+	if p.Serves != nil && !p.Serves(r) {
+		return refuse(PoolNotServing, "Pool %s, which has %s, does not serve %s: change its selectors, or ask for another address.",
+			p.Name, addr, r.Key).at(addr, p.Name)
+	}
+	if a.quota(p, r.Key, index(addr)) {
+		return quota(p, r.Key, index(addr)).at(addr, p.Name)
+	}
+	return nil
+}
+
+// quota says whether the Service's namespace holds all that it may in the pool. What the Service holds itself does
+// not count: the address in question takes its place.
+func (a *Allocator) quota(p *pool, key Key, family int) bool {
+	if p.MaxPerNamespace <= 0 {
+		return false
+	}
+	others := p.byNamespace[tenant{key.Namespace, family}]
+	for _, addr := range a.held[key] {
+		if place := a.find(addr); index(addr) == family && place != nil && place.pool == p && place.gives(addr) {
+			others--
+		}
+	}
+	return others >= p.MaxPerNamespace
+}
+
+// checkShare says whether the Service may be on the address with those who hold it already.
+func (a *Allocator) checkShare(r *Request, addr netip.Addr, h *holding) *Refusal {
+	if h == nil {
+		return nil
+	}
+	for i := range h.holders {
+		o := &h.holders[i]
+		if o.Key == r.Key {
+			continue
+		}
+		if reason, port := conflict(r, &o.Claim); reason != "" {
+			return notShared(reason, port, r, o, addr).at(addr, h.pool()).by(o.Key)
+		}
+	}
+	return nil
+}
+
+// conflict is the rule of sharing, which is MetalLB's: the same key, disjoint ports, and where one is Local equal
+// selectors, for then the nodes that can serve one can serve the other. It holds across namespaces.
+func conflict(r *Request, o *Claim) (Reason, Port) {
+	switch {
+	case r.Share == "" || o.Share == "":
+		return NotShared, Port{}
+	case r.Share != o.Share:
+		return OtherShareKey, Port{}
+	}
+	for _, port := range r.Ports {
+		if slices.Contains(o.Ports, port) {
+			return PortConflict, port
+		}
+	}
+	if (r.Local || o.Local) && (r.Backend != o.Backend || r.Backend == "") {
+		return PolicyConflict, Port{}
+	}
+	return "", Port{}
+}
+
+func notShared(reason Reason, port Port, r *Request, o *holder, addr netip.Addr) *Refusal {
+	switch reason {
+	case OtherShareKey:
+		return refuse(reason, "Address %s is held by %s under the sharing key %q, and %s has the key %q: give both the same key, or ask for another address.",
+			addr, o.Key, o.Share, r.Key, r.Share)
+	case PortConflict:
+		return refuse(reason, "Address %s is held by %s, which serves %s too: change one of the ports, or ask for another address.", addr, o.Key, port)
+	case PolicyConflict:
+		return refuse(reason, "Address %s is held by %s, and with externalTrafficPolicy Local both must have the same selector: make both Cluster, or ask for another address.",
+			addr, o.Key)
+	}
+	without := "neither of the two has a sharing key"
+	switch {
+	case r.Share != "":
+		without = o.Key.String() + " has no sharing key"
+	case o.Share != "":
+		without = r.Key.String() + " has no sharing key"
+	}
+	return refuse(reason, "Address %s is held by %s, and %s: give both the same key, or ask for another address.", addr, o.Key, without)
+}
+
+func reservedFor(key Key, addr netip.Addr) *Refusal {
+	if key == (Key{}) {
+		return refuse(Reserved, "Address %s is reserved and not for any Service: delete its VirtualIP, or ask for another address.", addr).at(addr, "")
+	}
+	return refuse(Reserved, "Address %s is reserved for %s: delete its VirtualIP, or ask for another address.", addr, key).at(addr, "").by(key)
+}
+
+func unknownPool(name string) *Refusal {
+	no := refuse(UnknownPool, "There is no pool %s: create it, or ask for another one.", name)
+	no.Pool = name
+	return no
+}
+
+func quota(p *pool, key Key, family int) *Refusal {
+	return refuse(NamespaceQuota, "Namespace %s holds %d %s addresses of pool %s, and its maxPerNamespace is %d: release one, or raise it.",
+		key.Namespace, p.byNamespace[tenant{key.Namespace, family}], families[family], p.Name, p.MaxPerNamespace).of(family, p.Name)
+}
