@@ -303,7 +303,7 @@ func remove[K comparable](lists map[K][]netip.Addr, key K, addr netip.Addr) {
 func (a *Allocator) taken(addr netip.Addr) bool { return a.holdings[addr] != nil }
 
 // start is where the search for a free address begins: the same for a Service at any time and in any process, and
-// another one for another Service. It is FNV-1a.
+// another one for another Service. It is FNV-1a: see docs/adr/0002.
 func (k Key) start() uint64 {
 	hash := uint64(14695981039346656037)
 	for _, s := range [...]string{k.Namespace, "/", k.Name} {

@@ -35,10 +35,12 @@ const (
 	// A held address is not right any more.
 	NotRequested Reason = "NotRequested" // the Service asks for another one
 	OtherScope   Reason = "OtherScope"   // the Service was turned internal or external
+)
 
-	// A pool turned a Service away; told within the message of NoPool.
-	manualPool Reason = "autoAssign is off"
-	noFamily   Reason = "no addresses of this family"
+// Why a pool turned a Service away, told within the message of NoPool.
+const (
+	manualPool Reason = "ManualPool" // autoAssign: false
+	noFamily   Reason = "NoFamily"   // no addresses of the family
 )
 
 // Refusal is a no: the error of Assign, the answer of Check. What does not apply is zero.
