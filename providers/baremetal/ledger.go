@@ -1,0 +1,218 @@
+package baremetal
+
+import (
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// ledger is the newest known version of every VirtualIP, and an allocator that
+// mirrors them. The API server has the truth; what the ledger adds is what is
+// being written at the moment, so that workers do not wait for each other. The
+// caller locks.
+type ledger struct {
+	allocator *ipam.Allocator
+	vips      map[netip.Addr]*v1alpha1.VirtualIP
+	// buried are VirtualIPs that we deleted; the informer may still tell of
+	// their earlier lives.
+	buried map[types.UID]bool
+	// writing are assignments on their way to the API server, each with the
+	// node that will own the address if that is decided with it.
+	writing map[netip.Addr]map[ipam.Key]string
+	// adopted are addresses that a Service shows in its status and that have
+	// no VirtualIP (a restore, a migration, a deletion by hand).
+	adopted map[netip.Addr]ipam.Key
+	// load is how many addresses each node owns or is about to.
+	load map[string]int
+	// holding completes what a VirtualIP says of a claim.
+	holding func(claim *v1alpha1.Claim, pool string) ipam.Claim
+}
+
+func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
+	return &ledger{
+		allocator: ipam.New(),
+		vips:      map[netip.Addr]*v1alpha1.VirtualIP{},
+		buried:    map[types.UID]bool{},
+		writing:   map[netip.Addr]map[ipam.Key]string{},
+		adopted:   map[netip.Addr]ipam.Key{},
+		load:      map[string]int{},
+		holding:   holding,
+	}
+}
+
+// see takes in a version of a VirtualIP, from a watch or as the answer to a
+// write. An older one than known changes nothing. It returns the version known
+// before.
+func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil || l.buried[vip.UID] {
+		return nil, false
+	}
+	before = l.vips[addr]
+	if before != nil {
+		if order, err := resourceversion.CompareResourceVersion(vip.ResourceVersion, before.ResourceVersion); err == nil && order <= 0 {
+			return before, false
+		}
+	}
+	l.put(addr, vip)
+	return before, true
+}
+
+// bury takes in that a VirtualIP is deleted. told says that the informer says
+// so: it will tell no more of it.
+func (l *ledger) bury(vip *v1alpha1.VirtualIP, told bool) (gone bool) {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil {
+		return false
+	}
+	if told {
+		delete(l.buried, vip.UID)
+	}
+	if known := l.vips[addr]; known == nil || known.UID != vip.UID {
+		return false
+	}
+	if !told {
+		l.buried[vip.UID] = true
+	}
+	l.put(addr, nil)
+	return true
+}
+
+func (l *ledger) put(addr netip.Addr, vip *v1alpha1.VirtualIP) {
+	l.count(l.vips[addr], -1)
+	if vip == nil {
+		delete(l.vips, addr)
+	} else {
+		l.vips[addr] = vip
+		delete(l.adopted, addr)
+	}
+	l.count(vip, 1)
+	l.mirror(addr)
+}
+
+// count adds the address to its owner's load.
+func (l *ledger) count(vip *v1alpha1.VirtualIP, by int) {
+	if vip != nil {
+		l.burden(firstOf(vip.Spec.L2), by)
+	}
+}
+
+func (l *ledger) burden(node string, by int) {
+	if node == "" {
+		return
+	}
+	if l.load[node] += by; l.load[node] == 0 {
+		delete(l.load, node)
+	}
+}
+
+// firstOf is the node that should own an address of that placement.
+func firstOf(l2 *v1alpha1.L2Placement) string {
+	if l2 == nil || len(l2.Candidates) == 0 {
+		return ""
+	}
+	return l2.Candidates[0]
+}
+
+// mirror makes the allocator say of an address what its VirtualIP says, and
+// what is being written.
+func (l *ledger) mirror(addr netip.Addr) {
+	vip := l.vips[addr]
+	wanted := map[ipam.Key]bool{}
+	for key := range l.writing[addr] {
+		wanted[key] = true
+	}
+	if vip != nil {
+		for i := range vip.Spec.Claims {
+			claim := &vip.Spec.Claims[i]
+			key := ipam.Key{Namespace: claim.Namespace, Name: claim.Name}
+			wanted[key] = true
+			if !slices.Contains(l.allocator.Held(key), addr) {
+				l.allocator.Hold(addr, key, l.holding(claim, vip.Spec.Pool))
+			}
+		}
+	}
+	for _, key := range l.allocator.Holders(addr) {
+		if !wanted[key] {
+			l.allocator.Release(addr, key)
+		}
+	}
+	l.mirrorReservation(addr, vip, len(wanted) > 0)
+}
+
+func (l *ledger) mirrorReservation(addr netip.Addr, vip *v1alpha1.VirtualIP, held bool) {
+	if key, ok := l.adopted[addr]; ok && vip == nil {
+		l.allocator.Reserve(addr, key)
+		return
+	}
+	switch {
+	case vip != nil && vip.Spec.ReservedFor != nil:
+		l.allocator.Reserve(addr, ipam.Key{Namespace: vip.Spec.ReservedFor.Namespace, Name: vip.Spec.ReservedFor.Name})
+	case vip != nil && !held:
+		// Somebody made it to keep the address from everyone.
+		l.allocator.Reserve(addr, ipam.Key{})
+	default:
+		l.allocator.Unreserve(addr)
+	}
+}
+
+// adopt keeps an address for the Service whose status shows it, as far as
+// nobody else has it and a pool gives it.
+func (l *ledger) adopt(addr netip.Addr, key ipam.Key) {
+	if l.vips[addr] != nil || len(l.allocator.Holders(addr)) > 0 {
+		return
+	}
+	if _, other := l.adopted[addr]; other {
+		return
+	}
+	if _, ok := l.allocator.PoolOf(addr); !ok {
+		return
+	}
+	l.adopted[addr] = key
+	l.mirror(addr)
+}
+
+// disown ends what adopt began, for the addresses that the Service does not
+// show any more.
+func (l *ledger) disown(key ipam.Key, shown []netip.Addr) {
+	for addr, owner := range l.adopted {
+		if owner == key && !slices.Contains(shown, addr) {
+			delete(l.adopted, addr)
+			l.mirror(addr)
+		}
+	}
+}
+
+// begin says that the address is being written for the Service, to be owned by
+// the node if that is new, and done that it is written or has failed.
+func (l *ledger) begin(addr netip.Addr, key ipam.Key, owner string) {
+	if l.writing[addr] == nil {
+		l.writing[addr] = map[ipam.Key]string{}
+	}
+	l.writing[addr][key] = owner
+	l.burden(owner, 1)
+}
+
+func (l *ledger) done(addr netip.Addr, key ipam.Key) {
+	l.burden(l.writing[addr][key], -1)
+	delete(l.writing[addr], key)
+	if len(l.writing[addr]) == 0 {
+		delete(l.writing, addr)
+	}
+	l.mirror(addr)
+}
+
+// adopts says whether an address is kept for the Service because it shows it.
+func (l *ledger) adopts(key ipam.Key) bool {
+	for _, owner := range l.adopted {
+		if owner == key {
+			return true
+		}
+	}
+	return false
+}

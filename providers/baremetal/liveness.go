@@ -1,0 +1,105 @@
+package baremetal
+
+import (
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+)
+
+// liveness tells which speakers live by their Leases. A Lease lives for its
+// duration after we saw it renewed: clocks of nodes are not compared with ours.
+type liveness struct {
+	leases map[string]heartbeat
+	// doubt is when most speakers first seemed dead at once.
+	doubt time.Time
+}
+
+type heartbeat struct {
+	renewed  string // the last renewTime seen, to tell a renewal from a relist
+	seen     time.Time
+	duration time.Duration
+	dead     bool
+}
+
+// staleAtFirstSight is how old a Lease may be that we see for the first time:
+// an expired one belongs to a node that went while nobody looked, but clocks
+// may differ by some.
+const staleAtFirstSight = time.Minute
+
+// renew takes in a Lease. One that nobody holds has been given up by a speaker
+// that is leaving.
+func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
+	if l.leases == nil {
+		l.leases = map[string]heartbeat{}
+	}
+	spec := lease.Spec
+	if spec.HolderIdentity == nil || *spec.HolderIdentity == "" || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil {
+		delete(l.leases, lease.Name)
+		return
+	}
+	beat := heartbeat{
+		renewed:  spec.RenewTime.UTC().Format(time.RFC3339Nano),
+		seen:     now,
+		duration: time.Duration(*spec.LeaseDurationSeconds) * time.Second,
+	}
+	before, known := l.leases[lease.Name]
+	if known && before.renewed == beat.renewed {
+		return
+	}
+	if !known && now.Sub(spec.RenewTime.Time) > beat.duration+staleAtFirstSight {
+		beat.dead = true
+	}
+	l.leases[lease.Name] = beat
+}
+
+func (l *liveness) forget(node string) { delete(l.leases, node) }
+
+func (l *liveness) alive(node string) bool {
+	beat, ok := l.leases[node]
+	return ok && !beat.dead
+}
+
+// expire marks who is dead by now and says whether that changed anything, and
+// when to look again (zero: not before the next renewal).
+//
+// When more than half of several speakers fall silent together, the API server
+// or we were away: they get the time of one more Lease before that counts.
+func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
+	var silent []string
+	living := 0
+	for node, beat := range l.leases {
+		switch {
+		case beat.dead:
+		case now.Sub(beat.seen) >= beat.duration:
+			silent = append(silent, node)
+		default:
+			living++
+			next = earlier(next, beat.seen.Add(beat.duration))
+		}
+	}
+	if len(silent) == 0 {
+		l.doubt = time.Time{}
+		return false, next
+	}
+	if len(silent) > 1 && len(silent) > living {
+		if l.doubt.IsZero() {
+			l.doubt = now
+		}
+		if until := l.doubt.Add(l.leases[silent[0]].duration); now.Before(until) {
+			return false, earlier(next, until)
+		}
+	}
+	for _, node := range silent {
+		beat := l.leases[node]
+		beat.dead = true
+		l.leases[node] = beat
+	}
+	return true, next
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,164 @@
+package baremetal
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+)
+
+// scene is all that the placement of an address depends on.
+type scene struct {
+	address string
+	// current is the order of candidates so far.
+	current []string
+	// pool that the address was given from, with its labels.
+	pool           string
+	poolLabels     map[string]string
+	tenants        []tenant
+	advertisements []advertisement
+	nodes          []*corev1.Node
+	// alive says whether a speaker runs on the node.
+	alive func(node string) bool
+	// load is how many addresses each node owns, without this one.
+	load map[string]int
+}
+
+// placement is where an address may be announced, or why nowhere.
+type placement struct {
+	hold v1alpha1.Reason
+	l2   *v1alpha1.L2Placement
+	bgp  *v1alpha1.BGPPlacement
+	// why says of a held address, in a sentence, what stands in the way.
+	why string
+}
+
+// place decides where an address is announced.
+func place(s *scene) placement {
+	if len(s.tenants) == 0 {
+		return placement{hold: v1alpha1.Unclaimed, why: "No Service has the address."}
+	}
+	apply := applying(s.advertisements, s.pool, s.poolLabels, s.tenants)
+	p := placement{bgp: bgpPlacement(apply)}
+	if slices.ContainsFunc(apply, func(a advertisement) bool { return a.l2 }) {
+		p.l2 = &v1alpha1.L2Placement{Interfaces: interfaces(apply)}
+	}
+	if p.l2 == nil && p.bgp == nil {
+		p.hold, p.why = v1alpha1.NoCandidates, fmt.Sprintf("No Advertisement of pool %q selects the Service.", s.pool)
+		return p
+	}
+	// Who may own the address is settled also while nobody can serve it: the
+	// owner should be the same when the endpoints are back.
+	if p.l2 != nil {
+		p.l2.Candidates, p.why = s.candidates(apply)
+	}
+	switch {
+	case !s.servable():
+		p.hold, p.why = v1alpha1.NoReadyEndpoints, "No endpoint is ready."
+	case p.l2 != nil && len(p.l2.Candidates) == 0 && p.bgp == nil:
+		p.hold = v1alpha1.NoCandidates
+	default:
+		p.why = ""
+	}
+	return p
+}
+
+// servable says whether any Service on the address has an endpoint.
+func (s *scene) servable() bool {
+	return slices.ContainsFunc(s.tenants, func(t tenant) bool { return len(t.serving) > 0 })
+}
+
+// candidates are the nodes that may own the address, best first, and if there
+// are none why not.
+func (s *scene) candidates(apply []advertisement) (names []string, why string) {
+	var contenders, asleep []contender
+	no := map[v1alpha1.Reason][]string{}
+	for _, node := range s.nodes {
+		weight, selected := weigh(apply, node)
+		reason := unfit(node)
+		switch {
+		case !selected:
+			reason = v1alpha1.NotSelected
+		case reason == "" && !s.local(node.Name):
+			reason = v1alpha1.NoLocalEndpoint
+		}
+		if reason == "" && !s.alive(node.Name) {
+			asleep = append(asleep, contender{node.Name, weight})
+			reason = v1alpha1.NoSpeaker
+		}
+		if reason != "" {
+			no[reason] = append(no[reason], node.Name)
+			continue
+		}
+		contenders = append(contenders, contender{node.Name, weight})
+	}
+	if len(contenders) == 0 {
+		// Not one speaker seems to live: more likely they cannot be seen from
+		// here. The order stays, and whoever does live goes on.
+		kept := slices.DeleteFunc(slices.Clone(s.current), func(name string) bool {
+			return !slices.ContainsFunc(asleep, func(c contender) bool { return c.name == name })
+		})
+		return kept, "No node can announce the address: " + list(no) + "."
+	}
+	return rank(s.address, s.current, contenders, s.load, Candidates), ""
+}
+
+// local says whether the node can serve every Service of policy Local. While
+// no node can, all may own the address: it is held anyway.
+func (s *scene) local(node string) bool {
+	for _, t := range s.tenants {
+		if t.local && len(t.serving) > 0 && !t.serving[node] {
+			return false
+		}
+	}
+	return true
+}
+
+// list tells reasons and nodes in a fixed order, few enough to read.
+func list(no map[v1alpha1.Reason][]string) string {
+	var words []string
+	for reason, nodes := range no {
+		slices.Sort(nodes)
+		more := ""
+		if n := len(nodes) - 5; n > 0 {
+			nodes, more = nodes[:5], fmt.Sprintf(" and %d more", n)
+		}
+		words = append(words, fmt.Sprintf("%s: %s%s", reason, strings.Join(nodes, ", "), more))
+	}
+	if len(words) == 0 {
+		return "there is no node"
+	}
+	slices.Sort(words)
+	return strings.Join(words, "; ")
+}
+
+// interfaces are those of all L2 Advertisements together. One that names none
+// stands for the default, which covers the others.
+func interfaces(apply []advertisement) []string {
+	var all []string
+	for _, a := range apply {
+		if a.l2 && len(a.interfaces) == 0 {
+			return nil
+		}
+		all = append(all, a.interfaces...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func bgpPlacement(apply []advertisement) *v1alpha1.BGPPlacement {
+	var names []string
+	for _, a := range apply {
+		if a.bgp {
+			names = append(names, a.name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	slices.Sort(names)
+	return &v1alpha1.BGPPlacement{Advertisements: names}
+}

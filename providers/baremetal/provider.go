@@ -1,0 +1,544 @@
+// Package baremetal gives Services of type LoadBalancer virtual IPs from
+// pools: it writes VirtualIP objects, which are the allocation, and decides
+// which nodes may announce each address. Speakers do the rest.
+package baremetal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// Options of a Provider.
+type Options struct {
+	Client    kubernetes.Interface
+	Herald    *client.Clients
+	Informers informers.SharedInformerFactory
+	Recorder  record.EventRecorder
+	// Namespace of the speakers' Leases.
+	Namespace string
+}
+
+// Provider serves Services with virtual IPs.
+type Provider struct {
+	Options
+	services   corelisters.ServiceLister
+	namespaces cache.SharedIndexInformer
+	nodes      cache.SharedIndexInformer
+	slices     cache.SharedIndexInformer
+	leases     cache.SharedIndexInformer
+	pools      cache.SharedIndexInformer
+	vips       cache.SharedIndexInformer
+	adverts    cache.SharedIndexInformer
+	peers      cache.SharedIndexInformer
+
+	// wake asks the service controller to look at a Service again.
+	wake func(types.NamespacedName)
+	// places are addresses whose placement is to be looked at, poolStatuses
+	// and advertStatuses objects whose status is.
+	places         workqueue.TypedRateLimitingInterface[netip.Addr]
+	poolStatuses   workqueue.TypedRateLimitingInterface[string]
+	advertStatuses workqueue.TypedRateLimitingInterface[string]
+	// beats is poked when a Lease changes.
+	beats chan struct{}
+
+	mu     sync.Mutex
+	ledger *ledger
+	live   liveness
+	// waiting are Services that lack an address, with the reason.
+	waiting map[ipam.Key]*v1alpha1.Refusal
+	// poolObjects and problems are the AddressPools by name.
+	poolObjects    map[string]*v1alpha1.AddressPool
+	poolProblems   map[string][]problem
+	advertisements []advertisement
+	advertProblems map[string][]problem
+}
+
+var _ cloudprovider.LoadBalancer = (*Provider)(nil)
+
+// byService is the index of EndpointSlices by namespace/name of the Service.
+const byService = "service"
+
+// New returns a Provider; it registers the informers that it needs.
+func New(options Options) (*Provider, error) {
+	core := options.Informers.Core().V1()
+	p := &Provider{
+		Options:        options,
+		services:       core.Services().Lister(),
+		namespaces:     core.Namespaces().Informer(),
+		nodes:          core.Nodes().Informer(),
+		slices:         options.Informers.Discovery().V1().EndpointSlices().Informer(),
+		leases:         leaseInformer(options.Client, options.Namespace),
+		pools:          client.Informer(options.Herald.AddressPools, &v1alpha1.AddressPool{}),
+		vips:           client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
+		adverts:        client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
+		peers:          client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
+		places:         newQueue[netip.Addr]("placement"),
+		poolStatuses:   newQueue[string]("pool-status"),
+		advertStatuses: newQueue[string]("advertisement-status"),
+		beats:          make(chan struct{}, 1),
+		waiting:        map[ipam.Key]*v1alpha1.Refusal{},
+		wake:           func(types.NamespacedName) {},
+	}
+	p.ledger = newLedger(p.holding)
+	err := p.slices.AddIndexers(cache.Indexers{byService: func(object any) ([]string, error) {
+		slice, ok := object.(*discoveryv1.EndpointSlice)
+		if !ok {
+			return nil, nil
+		}
+		return []string{slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]}, nil
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("indexing EndpointSlices: %w", err)
+	}
+	return p, nil
+}
+
+func newQueue[T comparable](name string) workqueue.TypedRateLimitingInterface[T] {
+	return workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[T](retryFirst, retryLast),
+		workqueue.TypedRateLimitingQueueConfig[T]{Name: name})
+}
+
+// holding completes a claim with what stands on its Service.
+func (p *Provider) holding(claim *v1alpha1.Claim, pool string) ipam.Claim {
+	service, err := p.services.Services(claim.Namespace).Get(claim.Name)
+	if err != nil {
+		service = nil
+	}
+	return holdingFor(claim, pool, service)
+}
+
+// GetLoadBalancerName implements cloudprovider.LoadBalancer.
+func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, service *corev1.Service) string {
+	return cloudprovider.DefaultLoadBalancerName(service)
+}
+
+// GetLoadBalancer implements cloudprovider.LoadBalancer: a load balancer
+// exists as long as an address is the Service's, or is kept for it because its
+// status shows it.
+func (p *Provider) GetLoadBalancer(_ context.Context, _ string, service *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := keyOf(service)
+	held := p.ledger.allocator.Held(key)
+	if len(held) == 0 {
+		return nil, p.ledger.adopts(key), nil
+	}
+	return p.status(held, ""), true, nil
+}
+
+// UpdateLoadBalancer implements cloudprovider.LoadBalancer. Nodes are no part
+// of what is configured for a Service here.
+func (p *Provider) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	return nil
+}
+
+// errStale says that somebody else wrote a VirtualIP first: look again.
+var errStale = errors.New("the VirtualIP was written by another")
+
+// attempts at an assignment before the Service goes back into the queue.
+const attempts = 5
+
+// EnsureLoadBalancer implements cloudprovider.LoadBalancer: it assigns what
+// addresses the Service lacks. The error is a *v1alpha1.Refusal when the
+// Service cannot be served as it is, or not now; it is woken when that may
+// have changed. The status beside a refusal has what it holds all the same.
+func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	for range attempts {
+		status, err := p.ensure(ctx, service)
+		if !errors.Is(err, errStale) {
+			return status, err
+		}
+	}
+	return nil, fmt.Errorf("assigning an address: %w %d times", errStale, attempts)
+}
+
+func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1.LoadBalancerStatus, error) {
+	request, asked, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
+	if refusal != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.kept(service), refusal
+	}
+	writes, assignment, err := p.assign(service, request)
+	if err != nil {
+		return p.lockedKept(service), err
+	}
+	for _, write := range writes {
+		if err := p.write(ctx, write); err != nil {
+			p.abandon(writes)
+			return nil, err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	addresses := make([]netip.Addr, len(assignment.Addresses))
+	for i, given := range assignment.Addresses {
+		addresses[i] = given.Addr
+	}
+	return p.status(addresses, asked.IPMode), nil
+}
+
+// assign decides which addresses the Service has from now on, and plans the
+// writes that make it so. Workers do not wait for each other's writes.
+func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*claimWrite, ipam.Assignment, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	shown := shownBy(service)
+	for _, addr := range shown {
+		p.ledger.adopt(addr, request.Key)
+	}
+	assignment, err := p.ledger.allocator.Assign(request)
+	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
+		refusal := &v1alpha1.Refusal{Reason: v1alpha1.Reason(refused.Reason), Message: refused.Message}
+		p.waiting[request.Key] = refusal
+		return nil, assignment, refusal
+	}
+	if err != nil {
+		return nil, assignment, err
+	}
+	delete(p.waiting, request.Key)
+	if len(assignment.Missing) > 0 {
+		missing := assignment.Missing[0]
+		p.waiting[request.Key] = &v1alpha1.Refusal{Reason: v1alpha1.Reason(missing.Reason), Message: missing.Message}
+	}
+	p.ledger.disown(request.Key, shown)
+	if len(p.advertisements) > 0 {
+		// They may choose by the labels of the Service, which may have changed.
+		for _, given := range assignment.Addresses {
+			p.places.Add(given.Addr)
+		}
+	}
+	return p.planWrites(service, request.Key, &assignment, shown), assignment, nil
+}
+
+// planWrites turns an assignment into writes: claims first, so that the
+// Service never has less than before.
+func (p *Provider) planWrites(service *corev1.Service, key ipam.Key, assignment *ipam.Assignment, shown []netip.Addr) []*claimWrite {
+	var writes []*claimWrite
+	claim := claimFor(service)
+	for _, given := range assignment.Addresses {
+		vip := p.ledger.vips[given.Addr]
+		desired, changed := claimed(vip, given.Addr, given.Pool, p.reclaimPolicy(given.Pool), claim)
+		if !changed {
+			continue
+		}
+		owner := ""
+		if vip == nil || len(vip.Spec.Claims) == 0 {
+			p.placeSpec(given.Addr, desired)
+			owner = firstOf(desired.Spec.L2)
+		}
+		p.ledger.begin(given.Addr, key, owner)
+		writes = append(writes, &claimWrite{addr: given.Addr, key: key, before: vip, desired: desired})
+	}
+	for _, addr := range assignment.Released {
+		// Held until the VirtualIP says otherwise, and that not before the
+		// Service stops showing the address.
+		p.ledger.mirror(addr)
+		vip := p.ledger.vips[addr]
+		if vip == nil || slices.Contains(shown, addr) {
+			continue
+		}
+		p.ledger.begin(addr, key, "")
+		writes = append(writes, &claimWrite{addr: addr, key: key, before: vip, desired: unclaimed(vip, key)})
+	}
+	return writes
+}
+
+// EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer: it gives
+// back every address of the Service.
+func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, service *corev1.Service) error {
+	for range attempts {
+		err := p.delete(ctx, keyOf(service))
+		if !errors.Is(err, errStale) {
+			return err
+		}
+	}
+	return fmt.Errorf("releasing addresses: %w %d times", errStale, attempts)
+}
+
+func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
+	p.mu.Lock()
+	delete(p.waiting, key)
+	p.ledger.disown(key, nil)
+	var writes []*claimWrite
+	for _, addr := range p.ledger.allocator.Held(key) {
+		vip := p.ledger.vips[addr]
+		if vip == nil {
+			continue
+		}
+		p.ledger.begin(addr, key, "")
+		writes = append(writes, &claimWrite{addr: addr, key: key, before: vip, desired: unclaimed(vip, key)})
+	}
+	p.mu.Unlock()
+	for _, write := range writes {
+		if err := p.write(ctx, write); err != nil {
+			p.abandon(writes)
+			return err
+		}
+	}
+	p.wakeWaiting()
+	return nil
+}
+
+// claimWrite is one VirtualIP to write for a Service; desired nil deletes it.
+type claimWrite struct {
+	addr    netip.Addr
+	key     ipam.Key
+	before  *v1alpha1.VirtualIP
+	desired *v1alpha1.VirtualIP
+	ended   bool
+}
+
+// write brings one VirtualIP to the API server and the answer into the ledger.
+// The API server refuses it when our knowledge is old: then the ledger learns
+// what there is and the error is errStale.
+func (p *Provider) write(ctx context.Context, w *claimWrite) error {
+	var vip *v1alpha1.VirtualIP
+	var err error
+	switch {
+	case w.desired == nil:
+		err = p.Herald.VirtualIPs.Delete(ctx, w.before.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
+			UID: &w.before.UID, ResourceVersion: &w.before.ResourceVersion,
+		}})
+		if apierrors.IsNotFound(err) {
+			err = nil
+		}
+	case w.before == nil:
+		vip, err = p.Herald.VirtualIPs.Create(ctx, w.desired, metav1.CreateOptions{})
+	default:
+		vip, err = p.Herald.VirtualIPs.Update(ctx, w.desired, metav1.UpdateOptions{})
+	}
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		return p.refresh(ctx, w)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && vip != nil {
+		p.ledger.see(vip)
+	}
+	if err == nil && vip == nil {
+		p.ledger.bury(w.before, false)
+	}
+	p.end(w)
+	if err != nil {
+		return fmt.Errorf("writing VirtualIP %s: %w", v1alpha1.VirtualIPName(w.addr), err)
+	}
+	p.countPool(w.addr, w.desired)
+	if w.before != nil && w.desired != nil {
+		p.places.Add(w.addr) // the claims decide who may announce it
+	}
+	return nil
+}
+
+// refresh asks the API server for the VirtualIP that could not be written.
+func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
+	name := v1alpha1.VirtualIPName(w.addr)
+	vip, err := p.Herald.VirtualIPs.Get(ctx, name, metav1.GetOptions{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.end(w)
+	if apierrors.IsNotFound(err) {
+		if w.before != nil {
+			p.ledger.bury(w.before, false)
+		}
+		return errStale
+	}
+	if err != nil {
+		return fmt.Errorf("reading VirtualIP %s: %w", name, err)
+	}
+	p.ledger.see(vip)
+	return errStale
+}
+
+// end says that a write is over; the caller locks.
+func (p *Provider) end(w *claimWrite) {
+	if !w.ended {
+		w.ended = true
+		p.ledger.done(w.addr, w.key)
+	}
+}
+
+// abandon ends the writes that were not made.
+func (p *Provider) abandon(writes []*claimWrite) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range writes {
+		p.end(w)
+	}
+}
+
+// Explain implements the service controller's Explainer: the addresses with
+// their pools, and what stands in the way of announcing them.
+func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := keyOf(service)
+	var parts []string
+	for _, addr := range p.ledger.allocator.Held(key) {
+		vip := p.ledger.vips[addr]
+		if vip == nil || slices.Contains(shownBy(service), addr) && findClaim(vip, key.Namespace, key.Name) < 0 {
+			continue
+		}
+		part := fmt.Sprintf("%s is from pool %q", addr, vip.Spec.Pool)
+		if hold := vip.Spec.Hold; hold != "" {
+			part += fmt.Sprintf(", not announced: %s", hold)
+		}
+		parts = append(parts, part+".")
+	}
+	if len(parts) == 0 {
+		return "", ""
+	}
+	reason := v1alpha1.AddressAssigned
+	if refusal := p.waiting[key]; refusal != nil {
+		reason = v1alpha1.AddressPartial
+		parts = append(parts, refusal.Message)
+	}
+	return reason, strings.Join(parts, " ")
+}
+
+// status is status.loadBalancer for the addresses; the caller locks.
+func (p *Provider) status(addresses []netip.Addr, mode corev1.LoadBalancerIPMode) *corev1.LoadBalancerStatus {
+	status := &corev1.LoadBalancerStatus{}
+	for _, addr := range addresses {
+		of := mode
+		if of == "" {
+			of = p.ipMode(addr)
+		}
+		status.Ingress = append(status.Ingress, ingress(addr.String(), of))
+	}
+	return status
+}
+
+// kept is the status of a Service that is refused: what it holds, in the order
+// that it shows. A Service that holds nothing and shows something that we
+// never said keeps showing it until we have something better; nil says so.
+func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
+	key := keyOf(service)
+	held := p.ledger.allocator.Held(key)
+	if len(held) == 0 {
+		if p.ledger.adopts(key) || !hasVerdict(service) {
+			return nil
+		}
+		return &corev1.LoadBalancerStatus{}
+	}
+	status := &corev1.LoadBalancerStatus{}
+	for _, entry := range service.Status.LoadBalancer.Ingress {
+		addr, err := netip.ParseAddr(entry.IP)
+		if err == nil && slices.Contains(held, addr) {
+			status.Ingress = append(status.Ingress, entry)
+		}
+	}
+	return status
+}
+
+func (p *Provider) lockedKept(service *corev1.Service) *corev1.LoadBalancerStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.kept(service)
+}
+
+func hasVerdict(service *corev1.Service) bool {
+	return slices.ContainsFunc(service.Status.Conditions, func(c metav1.Condition) bool {
+		return c.Type == v1alpha1.ServiceReady
+	})
+}
+
+// shownBy are the addresses in the Service's status.
+func shownBy(service *corev1.Service) []netip.Addr {
+	var addresses []netip.Addr
+	for _, entry := range service.Status.LoadBalancer.Ingress {
+		if addr, err := netip.ParseAddr(entry.IP); err == nil && addr.Zone() == "" {
+			addresses = append(addresses, addr.Unmap())
+		}
+	}
+	return addresses
+}
+
+func (p *Provider) ipMode(addr netip.Addr) corev1.LoadBalancerIPMode {
+	if vip := p.ledger.vips[addr]; vip != nil {
+		if pool := p.poolObjects[vip.Spec.Pool]; pool != nil {
+			return corev1.LoadBalancerIPMode(pool.Spec.IPMode)
+		}
+	}
+	return corev1.LoadBalancerIPModeVIP
+}
+
+func (p *Provider) reclaimPolicy(pool string) v1alpha1.ReclaimPolicy {
+	if object := p.poolObjects[pool]; object != nil && object.Spec.ReclaimPolicy != "" {
+		return object.Spec.ReclaimPolicy
+	}
+	return v1alpha1.ReclaimDelete
+}
+
+func (p *Provider) namespaceLabels(name string) map[string]string {
+	object, exists, err := p.namespaces.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return nil
+	}
+	return object.(*corev1.Namespace).Labels
+}
+
+// wakeWaiting asks for another look at each Service that lacks an address.
+func (p *Provider) wakeWaiting() {
+	p.mu.Lock()
+	keys := make([]ipam.Key, 0, len(p.waiting))
+	for key := range p.waiting {
+		keys = append(keys, key)
+	}
+	p.mu.Unlock()
+	for _, key := range keys {
+		p.wakeKey(key)
+	}
+}
+
+func (p *Provider) wakeKey(key ipam.Key) {
+	p.wake(types.NamespacedName{Namespace: key.Namespace, Name: key.Name})
+}
+
+func (p *Provider) wakeClaims(vips ...*v1alpha1.VirtualIP) {
+	for _, vip := range vips {
+		if vip == nil {
+			continue
+		}
+		for i := range vip.Spec.Claims {
+			p.wake(types.NamespacedName{Namespace: vip.Spec.Claims[i].Namespace, Name: vip.Spec.Claims[i].Name})
+		}
+	}
+}
+
+// event tells something on the Services of an address.
+func (p *Provider) event(ctx context.Context, vip *v1alpha1.VirtualIP, kind string, reason v1alpha1.Reason, message string) {
+	for i := range vip.Spec.Claims {
+		claim := &vip.Spec.Claims[i]
+		service, err := p.services.Services(claim.Namespace).Get(claim.Name)
+		if err != nil {
+			klog.FromContext(ctx).V(4).Info("No Service to tell", "service", klog.KRef(claim.Namespace, claim.Name), "reason", reason)
+			continue
+		}
+		p.Recorder.Event(service, kind, string(reason), message)
+	}
+}

@@ -1,0 +1,245 @@
+package baremetal
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// placeSpec writes into a VirtualIP where the address may be announced, and
+// returns in words why it is held, if it is. The caller locks.
+func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) (why string) {
+	p.ledger.count(p.ledger.vips[addr], -1)
+	defer p.ledger.count(p.ledger.vips[addr], 1)
+	placed := place(p.sceneOf(addr, vip))
+	vip.Spec.Hold, vip.Spec.L2, vip.Spec.BGP = placed.hold, placed.l2, placed.bgp
+	return placed.why
+}
+
+// sceneOf gathers what the placement of an address depends on.
+func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
+	s := &scene{
+		address:        addr.String(),
+		pool:           vip.Spec.Pool,
+		advertisements: p.advertisements,
+		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
+		alive:          p.live.alive,
+		load:           p.ledger.load,
+	}
+	if vip.Spec.L2 != nil {
+		s.current = vip.Spec.L2.Candidates
+	}
+	if pool := p.poolObjects[vip.Spec.Pool]; pool != nil {
+		s.poolLabels = pool.Labels
+	}
+	for i := range vip.Spec.Claims {
+		claim := &vip.Spec.Claims[i]
+		t := tenant{
+			local:           claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+			namespaceLabels: p.namespaceLabels(claim.Namespace),
+			serving:         servingNodes(p.slicesOf(claim.Namespace, claim.Name)),
+		}
+		if service, err := p.services.Services(claim.Namespace).Get(claim.Name); err == nil {
+			t.labels = service.Labels
+		}
+		s.tenants = append(s.tenants, t)
+	}
+	return s
+}
+
+func (p *Provider) slicesOf(namespace, name string) []*discoveryv1.EndpointSlice {
+	objects, err := p.slices.GetIndexer().ByIndex(byService, namespace+"/"+name)
+	if err != nil {
+		return nil // the index is ours
+	}
+	slices := make([]*discoveryv1.EndpointSlice, 0, len(objects))
+	for _, object := range objects {
+		slices = append(slices, object.(*discoveryv1.EndpointSlice))
+	}
+	return slices
+}
+
+// reconcilePlace brings the placement of an address up to date.
+func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
+	p.mu.Lock()
+	vip := p.ledger.vips[addr]
+	if vip == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	desired := vip.DeepCopy()
+	why := p.placeSpec(addr, desired)
+	if desired.Spec.Pool == "" {
+		desired.Spec.Pool, _ = p.ledger.allocator.PoolOf(addr)
+	}
+	p.mu.Unlock()
+
+	if !equality.Semantic.DeepEqual(vip.Spec, desired.Spec) {
+		written, err := p.Herald.VirtualIPs.Update(ctx, desired, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return p.reread(ctx, vip)
+		}
+		if err != nil {
+			return fmt.Errorf("placing VirtualIP %s: %w", vip.Name, err)
+		}
+		p.mu.Lock()
+		p.ledger.see(written)
+		p.mu.Unlock()
+		p.tellPlacement(ctx, vip, written, why)
+		vip = written
+	}
+	return p.clearOwner(ctx, vip, why)
+}
+
+// reread takes in the version of a VirtualIP that ours lost against, and
+// returns an error so that the work is done again.
+func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
+	latest, err := p.Herald.VirtualIPs.Get(ctx, vip.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // the informer tells the rest
+	}
+	if err != nil {
+		return fmt.Errorf("reading VirtualIP %s: %w", vip.Name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, fresh := p.ledger.see(latest); fresh {
+		p.wakeClaims(vip, latest)
+	}
+	return errStale
+}
+
+// tellPlacement tells the Services when their address begins or ceases to be
+// held, and its VirtualIP when no node can announce it.
+func (p *Provider) tellPlacement(ctx context.Context, before, after *v1alpha1.VirtualIP, why string) {
+	if before.Spec.Hold == after.Spec.Hold {
+		return
+	}
+	p.wakeClaims(after)
+	if after.Spec.Hold == v1alpha1.NoCandidates {
+		p.Recorder.Event(after, corev1.EventTypeWarning, string(after.Spec.Hold), why)
+		p.event(ctx, after, corev1.EventTypeWarning, after.Spec.Hold, after.Spec.Address+": "+why)
+	}
+}
+
+// clearOwner takes the owner off an address that nobody may announce: its
+// last one may not be there to say so.
+func (p *Provider) clearOwner(ctx context.Context, vip *v1alpha1.VirtualIP, why string) error {
+	if vip.Spec.Hold == "" || vip.Status.Owner == "" {
+		return nil
+	}
+	desired := vip.DeepCopy()
+	desired.Status.Owner, desired.Status.OwnerSince = "", nil
+	meta.SetStatusCondition(&desired.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse,
+		Reason: string(vip.Spec.Hold), Message: why, ObservedGeneration: vip.Generation,
+	})
+	written, err := p.Herald.VirtualIPs.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return p.reread(ctx, vip)
+	}
+	if err != nil {
+		return fmt.Errorf("clearing the owner of VirtualIP %s: %w", vip.Name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ledger.see(written)
+	return nil
+}
+
+// reconcilePool writes the status of a pool, if it changed.
+func (p *Provider) reconcilePool(ctx context.Context, name string) error {
+	p.mu.Lock()
+	pool := p.poolObjects[name]
+	usage := p.ledger.allocator.Usage(name)
+	problems := p.poolProblems[name]
+	p.mu.Unlock()
+	if pool == nil {
+		return nil
+	}
+	// The newest version: ours may lack what we wrote last.
+	if object, exists, err := p.pools.GetStore().GetByKey(name); err == nil && exists {
+		pool = object.(*v1alpha1.AddressPool)
+	}
+	desired := pool.DeepCopy()
+	desired.Status.IPv4, desired.Status.IPv6 = addressCount(usage.V4), addressCount(usage.V6)
+	desired.Status.AddressesOutside = int64(usage.Outside)
+	condition := readyCondition(problems, "All addresses of the pool can be given.", pool.Generation)
+	meta.SetStatusCondition(&desired.Status.Conditions, condition)
+	if equality.Semantic.DeepEqual(pool.Status, desired.Status) {
+		return nil
+	}
+	_, err := p.Herald.AddressPools.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of AddressPool %s: %w", name, err)
+	}
+	p.tellCondition(pool, meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady), &condition)
+	return nil
+}
+
+// tellCondition tells as an event that an object turned bad or good again.
+func (p *Provider) tellCondition(object runtime.Object, before, after *metav1.Condition) {
+	if before != nil && before.Reason == after.Reason && before.Message == after.Message {
+		return
+	}
+	if after.Status == metav1.ConditionTrue {
+		if before != nil {
+			p.Recorder.Event(object, corev1.EventTypeNormal, after.Reason, after.Message)
+		}
+		return
+	}
+	p.Recorder.Event(object, corev1.EventTypeWarning, after.Reason, after.Message)
+}
+
+func addressCount(usage ipam.FamilyUsage) v1alpha1.AddressCount {
+	return v1alpha1.AddressCount{
+		Capacity:  saturate(usage.Capacity),
+		Allocated: saturate(usage.Allocated),
+		Free:      saturate(usage.Free),
+	}
+}
+
+func saturate(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+
+// reconcileAdvertisement writes the status of an Advertisement, if it changed.
+func (p *Provider) reconcileAdvertisement(ctx context.Context, name string) error {
+	object, exists, err := p.adverts.GetStore().GetByKey(name)
+	if err != nil || !exists {
+		return err
+	}
+	advert := object.(*v1alpha1.Advertisement)
+	p.mu.Lock()
+	problems := p.advertProblems[name]
+	p.mu.Unlock()
+	desired := advert.DeepCopy()
+	condition := readyCondition(problems, "The Advertisement is in force.", advert.Generation)
+	meta.SetStatusCondition(&desired.Status.Conditions, condition)
+	if equality.Semantic.DeepEqual(advert.Status, desired.Status) {
+		return nil
+	}
+	_, err = p.Herald.Advertisements.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of Advertisement %s: %w", name, err)
+	}
+	p.tellCondition(advert, meta.FindStatusCondition(advert.Status.Conditions, v1alpha1.ConditionReady), &condition)
+	return nil
+}

@@ -1,0 +1,450 @@
+package baremetal
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	coordinationinformers "k8s.io/client-go/informers/coordination/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/ipam"
+)
+
+const (
+	// Waits between two attempts at an object that fails.
+	retryFirst = 50 * time.Millisecond
+	retryLast  = time.Minute
+	// statusDelay gathers what happens to a pool into one write.
+	statusDelay = 500 * time.Millisecond
+	// placers is how many addresses are placed at a time.
+	placers = 4
+)
+
+// SpeakerLabel is on the Lease of every speaker.
+const SpeakerLabel = v1alpha1.GroupName + "/speaker"
+
+// leaseInformer watches the speakers' Leases; each is named after its node.
+func leaseInformer(client kubernetes.Interface, namespace string) cache.SharedIndexInformer {
+	return coordinationinformers.NewFilteredLeaseInformer(client, namespace, 0, cache.Indexers{}, func(options *metav1.ListOptions) {
+		options.LabelSelector = SpeakerLabel
+	})
+}
+
+// Start implements the service controller's Starter.
+func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
+	p.wake = wake
+	own := []cache.SharedIndexInformer{p.leases, p.pools, p.vips, p.adverts, p.peers}
+	for _, informer := range own {
+		go informer.RunWithContext(ctx)
+	}
+	shared := []cache.SharedIndexInformer{p.namespaces, p.nodes, p.slices, p.Informers.Core().V1().Services().Informer()}
+	synced := []cache.InformerSynced{}
+	for _, informer := range append(own, shared...) {
+		synced = append(synced, informer.HasSynced)
+	}
+	if !cache.WaitForNamedCacheSyncWithContext(ctx, synced...) {
+		return ctx.Err()
+	}
+	p.load(ctx)
+	if err := p.watch(ctx); err != nil {
+		return err
+	}
+	go p.expireSpeakers(ctx)
+	for range placers {
+		go work(ctx, p.places, "placing an address", p.reconcilePlace)
+	}
+	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
+	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	return nil
+}
+
+// load fills the ledger from the caches, before the first assignment: every
+// VirtualIP is a fact, then come the addresses that Services show without one.
+func (p *Provider) load(ctx context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.readPools()
+	p.readAdvertisements()
+	for _, lease := range client.Objects[*coordinationv1.Lease](p.leases.GetStore()) {
+		p.live.renew(lease, time.Now())
+	}
+	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
+		p.ledger.see(vip)
+	}
+	services, err := p.services.List(labels.Everything())
+	if err != nil {
+		return // a lister over a cache does not fail
+	}
+	// The oldest Service first, so that of two that show one address the same
+	// one keeps it at every start.
+	slices.SortFunc(services, func(a, b *corev1.Service) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	for _, service := range services {
+		if !hasVerdict(service) && service.Spec.Type != corev1.ServiceTypeLoadBalancer {
+			continue
+		}
+		for _, addr := range shownBy(service) {
+			p.ledger.adopt(addr, keyOf(service))
+		}
+	}
+	klog.FromContext(ctx).Info("Loaded", "virtualIPs", len(p.ledger.vips), "adopted", len(p.ledger.adopted), "pools", len(p.poolObjects))
+}
+
+// watch connects the informers with the work they make.
+func (p *Provider) watch(ctx context.Context) error {
+	for _, w := range []struct {
+		informer cache.SharedIndexInformer
+		changed  func(before, after any)
+	}{
+		{p.vips, func(before, after any) {
+			p.vipChanged(ctx, as[v1alpha1.VirtualIP](before), as[v1alpha1.VirtualIP](after))
+		}},
+		{p.slices, func(before, after any) {
+			p.endpointsChanged(as[discoveryv1.EndpointSlice](before), as[discoveryv1.EndpointSlice](after))
+		}},
+		{p.nodes, func(before, after any) { p.nodeChanged(as[corev1.Node](before), as[corev1.Node](after)) }},
+		{p.leases, func(before, after any) {
+			p.leaseChanged(as[coordinationv1.Lease](before), as[coordinationv1.Lease](after))
+		}},
+		{p.pools, func(before, after any) {
+			p.poolChanged(as[v1alpha1.AddressPool](before), as[v1alpha1.AddressPool](after))
+		}},
+		{p.adverts, func(before, after any) {
+			p.advertisementChanged(as[v1alpha1.Advertisement](before), as[v1alpha1.Advertisement](after))
+		}},
+		{p.peers, func(before, after any) {
+			if before == nil || after == nil {
+				p.advertisementChanged(nil, nil)
+			}
+		}},
+		{p.namespaces, func(before, after any) { p.namespaceChanged(as[corev1.Namespace](before), as[corev1.Namespace](after)) }},
+	} {
+		_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(object any) { w.changed(nil, object) },
+			UpdateFunc: w.changed,
+			DeleteFunc: func(object any) {
+				if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
+					object = unknown.Obj
+				}
+				w.changed(object, nil)
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("watching what addresses depend on: %w", err)
+		}
+	}
+	return nil
+}
+
+// as is the object as a *T, nil if it is none.
+func as[T any](object any) *T {
+	typed, _ := object.(*T)
+	return typed
+}
+
+// vipChanged takes in what the API server says of a VirtualIP. Our own writes
+// are known already and make no work.
+func (p *Provider) vipChanged(ctx context.Context, before, after *v1alpha1.VirtualIP) {
+	if after == nil {
+		p.vipDeleted(ctx, before)
+		return
+	}
+	p.mu.Lock()
+	known, fresh := p.ledger.see(after)
+	p.mu.Unlock()
+	addr, err := v1alpha1.ParseVirtualIPName(after.Name)
+	if err != nil {
+		return
+	}
+	if before == nil {
+		// At the start, every claim needs a look: its Service may have gone.
+		p.wakeClaims(after)
+		p.places.Add(addr)
+	}
+	if !fresh {
+		return
+	}
+	p.tellOwner(ctx, known, after)
+	if known != nil && known.Generation == after.Generation {
+		return
+	}
+	p.wakeClaims(known, after)
+	if reserved := after.Spec.ReservedFor; reserved != nil {
+		p.wakeKey(ipam.Key{Namespace: reserved.Namespace, Name: reserved.Name})
+	}
+	p.places.Add(addr)
+	p.lockedCountPool(addr, known, after)
+	if known != nil && len(known.Spec.Claims) > len(after.Spec.Claims) {
+		p.wakeWaiting()
+	}
+}
+
+// vipDeleted takes in that a VirtualIP is gone. If that was not us and Services
+// use it, they keep the address: it is made again.
+func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	byOther := p.ledger.bury(vip, true)
+	if byOther && len(vip.Spec.Claims) > 0 {
+		p.ledger.adopt(addr, ipam.Key{Namespace: vip.Spec.Claims[0].Namespace, Name: vip.Spec.Claims[0].Name})
+	}
+	p.mu.Unlock()
+	if !byOther {
+		return
+	}
+	if len(vip.Spec.Claims) > 0 {
+		p.event(ctx, vip, corev1.EventTypeWarning, v1alpha1.VirtualIPRemade,
+			fmt.Sprintf("VirtualIP %s was deleted while in use and is made again: to free the address, delete the Service or change its type.", vip.Name))
+	}
+	p.wakeClaims(vip)
+	p.wakeWaiting()
+	p.lockedCountPool(addr, vip)
+}
+
+// tellOwner tells the Services when another node took over their address.
+func (p *Provider) tellOwner(ctx context.Context, before, after *v1alpha1.VirtualIP) {
+	if before == nil || before.Status.Owner == "" || after.Status.Owner == "" || before.Status.Owner == after.Status.Owner {
+		return
+	}
+	p.event(ctx, after, corev1.EventTypeNormal, v1alpha1.Announced,
+		fmt.Sprintf("%s moved from node %s to node %s.", after.Spec.Address, before.Status.Owner, after.Status.Owner))
+}
+
+func (p *Provider) endpointsChanged(before, after *discoveryv1.EndpointSlice) {
+	for _, slice := range []*discoveryv1.EndpointSlice{before, after} {
+		if slice == nil {
+			continue
+		}
+		key := ipam.Key{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
+		p.mu.Lock()
+		held := p.ledger.allocator.Held(key)
+		p.mu.Unlock()
+		for _, addr := range held {
+			p.places.Add(addr)
+		}
+		if before != nil && after != nil && before.Labels[discoveryv1.LabelServiceName] == after.Labels[discoveryv1.LabelServiceName] {
+			return
+		}
+	}
+}
+
+func (p *Provider) nodeChanged(before, after *corev1.Node) {
+	if before != nil && after != nil && unfit(before) == unfit(after) && maps.Equal(before.Labels, after.Labels) {
+		return
+	}
+	p.placeAll()
+}
+
+func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {
+	name := ""
+	p.mu.Lock()
+	switch {
+	case after != nil:
+		name = after.Name
+		alive := p.live.alive(name)
+		p.live.renew(after, time.Now())
+		if alive == p.live.alive(name) {
+			name = ""
+		}
+	case before != nil:
+		name = before.Name
+		p.live.forget(name)
+	}
+	p.mu.Unlock()
+	select {
+	case p.beats <- struct{}{}:
+	default:
+	}
+	if name != "" {
+		p.placeAll()
+	}
+}
+
+// expireSpeakers notices the speakers whose Lease is not renewed.
+func (p *Provider) expireSpeakers(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.beats:
+		case <-timer.C:
+		}
+		p.mu.Lock()
+		changed, next := p.live.expire(time.Now())
+		p.mu.Unlock()
+		if changed {
+			p.placeAll()
+		}
+		if next.IsZero() {
+			timer.Stop()
+			continue
+		}
+		timer.Reset(time.Until(next))
+	}
+}
+
+func (p *Provider) poolChanged(before, after *v1alpha1.AddressPool) {
+	if before != nil && after != nil && before.Generation == after.Generation && maps.Equal(before.Labels, after.Labels) {
+		return
+	}
+	p.mu.Lock()
+	p.readPools()
+	p.readAdvertisements()
+	names := slices.Collect(maps.Keys(p.poolObjects))
+	var given []*v1alpha1.VirtualIP
+	modeChanged := before != nil && after != nil && before.Spec.IPMode != after.Spec.IPMode
+	for _, vip := range p.ledger.vips {
+		if after != nil && vip.Spec.Pool == after.Name || before != nil && vip.Spec.Pool == before.Name {
+			given = append(given, vip)
+		}
+	}
+	p.mu.Unlock()
+	for _, name := range names {
+		p.poolStatuses.AddAfter(name, statusDelay)
+	}
+	p.checkAdvertisements()
+	for _, vip := range given {
+		if addr, err := v1alpha1.ParseVirtualIPName(vip.Name); err == nil {
+			p.places.Add(addr)
+		}
+		if modeChanged {
+			p.wakeClaims(vip)
+		}
+	}
+	p.wakeWaiting()
+}
+
+func (p *Provider) advertisementChanged(before, after *v1alpha1.Advertisement) {
+	if before != nil && after != nil && before.Generation == after.Generation {
+		return
+	}
+	p.mu.Lock()
+	p.readAdvertisements()
+	p.mu.Unlock()
+	p.checkAdvertisements()
+	p.placeAll()
+}
+
+func (p *Provider) checkAdvertisements() {
+	for _, advert := range client.Objects[*v1alpha1.Advertisement](p.adverts.GetStore()) {
+		p.advertStatuses.Add(advert.Name)
+	}
+}
+
+func (p *Provider) namespaceChanged(before, after *corev1.Namespace) {
+	if before == nil || after == nil || reflect.DeepEqual(before.Labels, after.Labels) {
+		return
+	}
+	p.mu.Lock()
+	var keys []ipam.Key
+	for key := range p.waiting {
+		if key.Namespace == after.Name {
+			keys = append(keys, key)
+		}
+	}
+	p.mu.Unlock()
+	for _, key := range keys {
+		p.wakeKey(key)
+	}
+	p.placeAll()
+}
+
+func (p *Provider) placeAll() {
+	p.mu.Lock()
+	addresses := slices.Collect(maps.Keys(p.ledger.vips))
+	p.mu.Unlock()
+	for _, addr := range addresses {
+		p.places.Add(addr)
+	}
+}
+
+func (p *Provider) lockedCountPool(addr netip.Addr, vips ...*v1alpha1.VirtualIP) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.countPool(addr, vips...)
+}
+
+// countPool has the pools of a VirtualIP counted anew; the caller locks.
+func (p *Provider) countPool(addr netip.Addr, vips ...*v1alpha1.VirtualIP) {
+	if name, ok := p.ledger.allocator.PoolOf(addr); ok {
+		p.poolStatuses.AddAfter(name, statusDelay)
+	}
+	for _, vip := range vips {
+		if vip != nil && vip.Spec.Pool != "" {
+			p.poolStatuses.AddAfter(vip.Spec.Pool, statusDelay)
+		}
+	}
+}
+
+// readPools brings the AddressPools into the allocator; the caller locks.
+func (p *Provider) readPools() {
+	objects := client.Objects[*v1alpha1.AddressPool](p.pools.GetStore())
+	p.poolObjects = make(map[string]*v1alpha1.AddressPool, len(objects))
+	for _, object := range objects {
+		p.poolObjects[object.Name] = object
+	}
+	pools, problems := parsePools(objects)
+	for name, found := range p.ledger.allocator.SetPools(pools) {
+		for _, f := range found {
+			problems[name] = append(problems[name], problem{v1alpha1.Reason(f.Reason), f.Message})
+		}
+	}
+	p.poolProblems = problems
+}
+
+// readAdvertisements parses the Advertisements; the caller locks.
+func (p *Provider) readAdvertisements() {
+	hasPool := func(name string) bool { return p.poolObjects[name] != nil }
+	hasPeer := func(name string) bool {
+		_, exists, err := p.peers.GetStore().GetByKey(name)
+		return err == nil && exists
+	}
+	p.advertisements = nil
+	p.advertProblems = map[string][]problem{}
+	for _, object := range client.Objects[*v1alpha1.Advertisement](p.adverts.GetStore()) {
+		parsed, problems := parseAdvertisement(object, hasPool, hasPeer)
+		p.advertisements = append(p.advertisements, parsed)
+		p.advertProblems[object.Name] = problems
+	}
+}
+
+// work takes items from a queue until ctx is done; what fails comes again.
+func work[T comparable](ctx context.Context, queue workqueue.TypedRateLimitingInterface[T], doing string, reconcile func(context.Context, T) error) {
+	stop := context.AfterFunc(ctx, queue.ShutDown)
+	defer stop()
+	for {
+		item, shutdown := queue.Get()
+		if shutdown {
+			return
+		}
+		err := reconcile(ctx, item)
+		if err == nil || ctx.Err() != nil {
+			queue.Forget(item)
+		} else {
+			klog.FromContext(ctx).Error(err, "Failed, will be tried again", "doing", doing, "item", item)
+			queue.AddRateLimited(item)
+		}
+		queue.Done(item)
+	}
+}
