@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -64,6 +66,11 @@ type Controller struct {
 	nodes    corelisters.NodeLister
 	synced   []cache.InformerSynced
 	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
+
+	mu sync.Mutex
+	// written is the resource version of our last write to each Service that
+	// the cache may not have yet. To decide by an older one would write twice.
+	written map[types.NamespacedName]string
 }
 
 // Waits between two attempts at a Service that fails.
@@ -84,6 +91,7 @@ func New(options Options) *Controller {
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryFirst, retryLast),
 			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{Name: "service"}),
+		written: map[types.NamespacedName]string{},
 	}
 }
 
@@ -179,11 +187,15 @@ func (c *Controller) next(ctx context.Context) bool {
 func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 	service, err := c.lister.Services(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
+		c.forget(key)
 		gone := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 		return c.clean(ctx, gone, nil)
 	}
 	if err != nil {
 		return err
+	}
+	if c.behind(key, service) {
+		return nil // the cache is about to call us again
 	}
 	class, ours := c.Classes.Of(service)
 	if !ours || service.DeletionTimestamp != nil {
@@ -314,12 +326,36 @@ func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service
 	if err != nil {
 		return err
 	}
-	_, err = c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	patched, err := c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		return nil // deleted meanwhile: its deletion is on its way to us
 	}
 	if err != nil {
 		return fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.written[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = patched.ResourceVersion
 	return nil
+}
+
+// behind says whether the cached Service is older than our last write to it.
+func (c *Controller) behind(key types.NamespacedName, cached *corev1.Service) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	written, ok := c.written[key]
+	if !ok {
+		return false
+	}
+	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, written); err == nil && order < 0 {
+		return true
+	}
+	delete(c.written, key)
+	return false
+}
+
+func (c *Controller) forget(key types.NamespacedName) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.written, key)
 }

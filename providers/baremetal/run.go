@@ -66,6 +66,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	if err := p.watch(ctx); err != nil {
 		return err
 	}
+	p.lookAround()
 	go p.expireSpeakers(ctx)
 	for range placers {
 		go work(ctx, p.places, "placing an address", p.reconcilePlace)
@@ -104,6 +105,20 @@ func (p *Provider) load(ctx context.Context) {
 		}
 	}
 	klog.FromContext(ctx).Info("Loaded", "virtualIPs", len(p.ledger.vips), "adopted", len(p.ledger.adopted), "pools", len(p.poolObjects))
+}
+
+// lookAround has everything looked at once: what changed while nobody looked.
+func (p *Provider) lookAround() {
+	p.mu.Lock()
+	vips := slices.Collect(maps.Values(p.ledger.vips))
+	adopters := slices.Collect(maps.Values(p.ledger.adopted))
+	p.mu.Unlock()
+	// The Service of a claim may have gone.
+	p.wakeClaims(vips...)
+	for _, key := range adopters {
+		p.wakeKey(key)
+	}
+	p.placeAll()
 }
 
 // watch connects the informers with the work they make.
@@ -171,11 +186,6 @@ func (p *Provider) vipChanged(ctx context.Context, before, after *v1alpha1.Virtu
 	addr, err := v1alpha1.ParseVirtualIPName(after.Name)
 	if err != nil {
 		return
-	}
-	if before == nil {
-		// At the start, every claim needs a look: its Service may have gone.
-		p.wakeClaims(after)
-		p.places.Add(addr)
 	}
 	if !fresh {
 		return

@@ -1,0 +1,121 @@
+// Package cloudconfig reads the file behind --cloud-config of the controller
+// manager: which classes of Services there are and who serves them.
+package cloudconfig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+)
+
+// The apiVersion and kind of the file.
+const (
+	APIVersion = "config.heraldlb.io/v1alpha1"
+	Kind       = "CloudConfig"
+)
+
+// The classes of the configuration without a file.
+const (
+	ClassBareMetal = "heraldlb.io/bare-metal"
+	ClassNLB       = "heraldlb.io/nlb"
+	ClassCLB       = "heraldlb.io/clb"
+)
+
+// The providers.
+const (
+	ProviderBareMetal = "baremetal"
+)
+
+var providers = []string{ProviderBareMetal}
+
+// CloudConfig is the file.
+type CloudConfig struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// ClusterName marks what is made outside the cluster as this cluster's.
+	ClusterName string `json:"clusterName,omitempty"`
+	// Default is the class of Services that name none; "" leaves those alone.
+	Default *string `json:"default,omitempty"`
+	// Classes by the loadBalancerClass that Services name.
+	Classes map[string]Class `json:"classes,omitempty"`
+}
+
+// Class is what serves the Services of a class.
+type Class struct {
+	// Provider: baremetal.
+	Provider string `json:"provider"`
+}
+
+// Default is the configuration without a file: bare metal alone, also for
+// Services that name no class.
+func Default() *CloudConfig {
+	class := ClassBareMetal
+	return &CloudConfig{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		Default:    &class,
+		Classes:    map[string]Class{ClassBareMetal: {Provider: ProviderBareMetal}},
+	}
+}
+
+// Load reads the file; an empty path is the default configuration.
+func Load(path string) (*CloudConfig, error) {
+	if path == "" {
+		return Default(), nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--cloud-config: %w", err)
+	}
+	config, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("--cloud-config %s: %w", path, err)
+	}
+	return config, nil
+}
+
+// Parse reads the text of the file. Fields that it does not name are those of
+// the default configuration. The error names every field that is wrong.
+func Parse(text []byte) (*CloudConfig, error) {
+	config := &CloudConfig{}
+	if err := yaml.UnmarshalStrict(text, config); err != nil {
+		return nil, err
+	}
+	var errs []error
+	if config.APIVersion != APIVersion || config.Kind != Kind {
+		errs = append(errs, fmt.Errorf("apiVersion %q, kind %q: want %s, %s", config.APIVersion, config.Kind, APIVersion, Kind))
+	}
+	defaults := Default()
+	if config.Classes == nil {
+		config.Classes = defaults.Classes
+	}
+	if config.Default == nil {
+		config.Default = defaults.Default
+	}
+	if _, ok := config.Classes[*config.Default]; !ok && *config.Default != "" {
+		errs = append(errs, fmt.Errorf("default %q is not among classes", *config.Default))
+	}
+	for name, class := range config.Classes {
+		if problems := validation.IsQualifiedName(name); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("classes: %q: %s", name, strings.Join(problems, ", ")))
+		}
+		if !slices.Contains(providers, class.Provider) {
+			errs = append(errs, fmt.Errorf("classes[%s].provider %q: want %s", name, class.Provider, strings.Join(providers, " or ")))
+		}
+	}
+	// One line: it is read on stderr.
+	messages := make([]string, len(errs))
+	for i, err := range errs {
+		messages[i] = err.Error()
+	}
+	slices.Sort(messages)
+	if len(messages) > 0 {
+		return nil, errors.New(strings.Join(messages, "; "))
+	}
+	return config, nil
+}
