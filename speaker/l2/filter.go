@@ -2,7 +2,9 @@ package l2
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"math"
+	"math/bits"
 	"net/netip"
 
 	"golang.org/x/net/bpf"
@@ -216,15 +218,11 @@ func size(p netip.Prefix) float64 { return math.Ldexp(1, p.Addr().BitLen()-p.Bit
 // common returns the longest prefix that holds both. The first address of a prefix stands for all of it, since prefixes
 // that are disjoint differ within the bits of both.
 func common(a, b netip.Addr) netip.Prefix {
-	low, high := 0, a.BitLen() // the length is in [low, high]
-	for low < high {
-		middle := (low + high + 1) / 2
-		if p, _ := a.Prefix(middle); p.Contains(b) {
-			low = middle
-		} else {
-			high = middle - 1
-		}
+	x, y := a.As16(), b.As16() // an IPv4 address is the last 4 bytes, after 12 bytes that are the same
+	length := bits.LeadingZeros64(binary.BigEndian.Uint64(x[:8]) ^ binary.BigEndian.Uint64(y[:8]))
+	if length == 64 {
+		length += bits.LeadingZeros64(binary.BigEndian.Uint64(x[8:]) ^ binary.BigEndian.Uint64(y[8:]))
 	}
-	p, _ := a.Prefix(low)
+	p, _ := a.Prefix(length - (128 - a.BitLen()))
 	return p
 }

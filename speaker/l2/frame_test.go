@@ -198,7 +198,7 @@ func BenchmarkReply(b *testing.B) {
 		for _, p := range protocols {
 			b.Run(fmt.Sprintf("%s-%d", p, n), func(b *testing.B) {
 				var desired []Announcement
-				addr := map[protocol]netip.Addr{arp: v4, ndp: v6}[p]
+				addr := map[protocol]netip.Addr{arp: netip.MustParseAddr("10.0.0.1"), ndp: netip.MustParseAddr("2001:db8:1::1")}[p]
 				for range n {
 					desired = append(desired, Announcement{addr, "eth0"})
 					addr = addr.Next()

@@ -311,5 +311,3 @@ herald_l2_announcements_total{protocol="ndp"} 2
 		}
 	})
 }
-
-func sweep() {}
