@@ -114,23 +114,24 @@ func word(b []byte, i int) uint32 {
 func mask(bits int) uint32 { return ^uint32(math.MaxUint32 >> bits) }
 
 // cover returns at most limit disjoint prefixes, sorted, that hold all of addrs, which are sorted, without duplicates and
-// of one family. It starts with the addresses themselves and joins, again and again, the two neighbours whose common
-// prefix takes in the fewest other addresses.
+// of one family. Starting from the prefixes that are full of addresses, it joins, again and again, the two neighbours whose
+// common prefix takes in the fewest other addresses.
 func cover(addrs []netip.Addr, limit int) []netip.Prefix {
-	if len(addrs) == 0 {
-		return nil
+	full := aggregate(addrs)
+	if len(full) <= limit {
+		return full
 	}
-	c := covering{}
-	for i, a := range addrs {
-		c.nodes = append(c.nodes, node{Prefix: netip.PrefixFrom(a, a.BitLen()), previous: i - 1, next: i + 1})
+	c := covering{nodes: make([]node, 0, 2*len(full)), joins: make([]join, 0, 2*len(full))}
+	for i, p := range full {
+		c.nodes = append(c.nodes, node{Prefix: p, previous: i - 1, next: i + 1})
 	}
-	c.nodes[len(addrs)-1].next = -1
-	for i := range len(addrs) - 1 {
+	c.nodes[len(full)-1].next = -1
+	for i := range len(full) - 1 {
 		c.joins = append(c.joins, c.join(i, i+1))
 	}
 	heap.Init(&c)
 
-	for left := len(addrs); c.Len() > 0; {
+	for left := len(full); c.Len() > 0; {
 		cheapest := heap.Pop(&c).(join)
 		if c.nodes[cheapest.a].gone || c.nodes[cheapest.b].gone {
 			continue
@@ -152,6 +153,22 @@ func cover(addrs []netip.Addr, limit int) []netip.Prefix {
 		}
 	}
 	return prefixes
+}
+
+// aggregate returns the fewest prefixes that hold addrs and nothing else: two halves become a whole, as long as there are.
+func aggregate(addrs []netip.Addr) []netip.Prefix {
+	var full []netip.Prefix
+	for _, a := range addrs {
+		full = append(full, netip.PrefixFrom(a, a.BitLen()))
+		for n := len(full); n > 1 && full[n-1].Bits() == full[n-2].Bits(); n = len(full) {
+			whole := common(full[n-2].Addr(), full[n-1].Addr())
+			if whole.Bits() != full[n-1].Bits()-1 {
+				break
+			}
+			full = append(full[:n-2], whole)
+		}
+	}
+	return full
 }
 
 // covering is a sorted, linked list of prefixes, and a heap of the joins of neighbours.

@@ -14,6 +14,7 @@ import (
 	arplib "github.com/mdlayher/arp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+	"k8s.io/klog/v2"
 )
 
 func TestMain(m *testing.M) {
@@ -310,4 +311,23 @@ herald_l2_announcements_total{protocol="ndp"} 2
 			t.Errorf("%d frames dropped as %s, want one as Conflict", got, reasons[8])
 		}
 	})
+}
+
+// BenchmarkSet is one address more or less, besides 10,000 that stay.
+func BenchmarkSet(b *testing.B) {
+	r := New(Options{})
+	r.network = newMemory()
+	r.start(klog.Background())
+	defer r.stop()
+	var desired []Announcement
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range 10_000 {
+		addr = addr.Next()
+		desired = append(desired, Announcement{addr, "eth0"})
+	}
+	with := append(desired, Announcement{v4, "eth0"})
+	for b.Loop() {
+		r.Set(testInterfaces, with)
+		r.Set(testInterfaces, desired)
+	}
 }
