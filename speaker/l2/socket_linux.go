@@ -35,7 +35,8 @@ type kernel struct{}
 // reading then makes no garbage: nobody needs the sender's address twice.
 type packetSocket struct {
 	*os.File
-	raw syscall.RawConn
+	raw   syscall.RawConn
+	index int // of the interface
 
 	writing sync.Mutex
 	frame   []byte
@@ -49,7 +50,7 @@ func (kernel) listen(i Interface, p protocol, filter []bpf.Instruction) (conn, e
 	if err != nil {
 		return nil, fmt.Errorf("opening a packet socket on %s: %w", i.Name, err)
 	}
-	s := &packetSocket{File: os.NewFile(uintptr(fd), p.String()+" "+i.Name)}
+	s := &packetSocket{File: os.NewFile(uintptr(fd), p.String()+" "+i.Name), index: i.Index}
 	if s.raw, err = s.SyscallConn(); err != nil {
 		s.Close()
 		return nil, err
@@ -81,7 +82,7 @@ func (s *packetSocket) Write(frame []byte) (int, error) {
 
 // setFilter replaces the filter in one step: no frame passes unfiltered.
 func (s *packetSocket) setFilter(filter []bpf.Instruction) error {
-	program, err := bpf.Assemble(filter)
+	program, err := bpf.Assemble(append(sameLAN(s.index), filter...))
 	if err != nil {
 		return fmt.Errorf("assembling the filter of %s: %w", s.Name(), err)
 	}
@@ -98,6 +99,21 @@ func (s *packetSocket) setFilter(filter []bpf.Instruction) error {
 		return fmt.Errorf("attaching the filter of %s: %w", s.Name(), err)
 	}
 	return nil
+}
+
+// sameLAN begins a filter: it drops what is not for this interface. A packet socket also gets the frames of VLANs on top of
+// the interface, with the tag taken off, so an address would be answered on a LAN where nobody announces it. When the node
+// has an interface for the VLAN, they belong to that by now; when not, the kernel marks them as for another host. So it
+// does with what is heard only because the interface is promiscuous.
+func sameLAN(index int) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(index), SkipTrue: 1},
+		drop,
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.PACKET_OTHERHOST, SkipTrue: 1},
+		drop,
+	}
 }
 
 func networkOrder(v uint16) uint16 {

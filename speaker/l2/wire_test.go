@@ -241,7 +241,12 @@ func (l lab) socket(p protocol) *packetSocket {
 		l.Fatal(err)
 	}
 	l.Cleanup(func() { c.Close() })
-	return c.(*packetSocket)
+	socket := c.(*packetSocket)
+	socket.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) })
+	if err != nil {
+		l.Fatal(err)
+	}
+	return socket
 }
 
 // answer reads up to the next answer, which is what describe makes of it.
@@ -635,4 +640,73 @@ func BenchmarkRoundTrip(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What is addressed to another host is none of ours, though a promiscuous interface hears it.
+func TestPromiscuousIsNotAnswered(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	l.in("node", "ip link set eth0 promisc on")
+	s.set(t, Announcement{v4, "eth0"})
+	socket := l.socket(arp)
+	for range 10 {
+		if _, err := socket.Write(edit(request(v4), set(0, otherMAC[:]...))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := socket.Write(request(v4)); err != nil {
+		t.Fatal(err)
+	}
+	l.eventually("the answer", func() bool { return s.counters.replies.Load() > 0 })
+	if got := s.counters.requests[arp].Load(); got != 1 {
+		t.Errorf("%d requests received, want the one that is not for another host", got)
+	}
+}
+
+// A socket on an interface also gets the frames of VLANs on top of it, without their tags.
+func TestVLANsAreOtherLANs(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	s.set(t, testDesired...)
+	time.Sleep(50 * time.Millisecond)
+	s.hush()
+	sockets := map[protocol]*packetSocket{arp: l.socket(arp), ndp: l.socket(ndp)}
+	tests := []struct {
+		name    string
+		tag     uint16
+		answers bool
+	}{
+		{"VLAN 100", 100, false},
+		{"VLAN 100 with priority", 0x6000 | 100, false},
+		{"priority alone", 0x6000, true},
+	}
+	run := func(t *testing.T) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				for p, frame := range map[protocol][]byte{arp: request(v4), ndp: request(v6)} {
+					tagged := binary.BigEndian.AppendUint16(append(append([]byte{}, frame[:12]...), 0x81, 0), tt.tag)
+					before := s.counters.replies.Load()
+					if _, err := sockets[p].Write(append(tagged, frame[12:]...)); err != nil {
+						t.Fatal(err)
+					}
+					sockets[p].Write(frame)
+					want := before + 1
+					if tt.answers {
+						want++
+					}
+					l.eventually("an answer", func() bool { return s.counters.replies.Load() >= want })
+					time.Sleep(10 * time.Millisecond)
+					if got := s.counters.replies.Load(); got != want {
+						t.Errorf("%s: %d replies, want %d", p, got-before, want-before)
+					}
+				}
+			})
+		}
+	}
+	t.Run("the node has no such VLAN", run)
+	if out, err := l.try("node", "ip link add link eth0 name vlan100 type vlan id 100"); err != nil {
+		t.Skipf("this kernel has no VLAN interfaces: %s", out)
+	}
+	l.in("node", "ip link set vlan100 up")
+	t.Run("the node has it", run)
 }
