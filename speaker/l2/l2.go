@@ -1,7 +1,8 @@
 // Package l2 answers ARP (RFC 826) and Neighbour Discovery (RFC 4861) for addresses, and announces them.
 //
 // It does so from user space: the kernel does not own the addresses. So when the process dies or hangs, it falls silent,
-// and nothing keeps answering for an address that has moved to another node.
+// and nothing keeps answering for an address that has moved to another node. The kernel must not answer either: where an
+// address is on a local interface, arp_ignore has to be 1 or more.
 package l2
 
 import (
@@ -296,7 +297,7 @@ func (r *Responder) answer(p *port, proto protocol, c conn) {
 			// The link went down (ENETDOWN). The socket hears again when it is up, maybe before anyone has noticed.
 			r.log.V(2).Info("Receiving failed, will go on", "interface", p.Name, "protocol", proto, "err", err)
 			r.restart(p, proto)
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // so that an error that stays costs nothing
 		default:
 			r.answerFrame(p, proto, c, frame[:n], reply)
 		}
