@@ -1,0 +1,333 @@
+package l2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	arplib "github.com/mdlayher/arp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+	"k8s.io/klog/v2"
+)
+
+func TestMain(m *testing.M) {
+	sweep()
+	goleak.VerifyTestMain(m)
+}
+
+// inMemory runs a test with a running Responder and its network, in a bubble.
+func inMemory(t *testing.T, o Options, test func(*testing.T, *Responder, *memory)) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		r := New(o)
+		r.network = m
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run returned %v", err)
+			}
+			if left := m.String(); left != "" {
+				t.Errorf("left open:\n%s", left)
+			}
+		}()
+		synctest.Wait()
+		test(t, r, m)
+	})
+}
+
+func mustSet(t *testing.T, r *Responder, interfaces []Interface, desired ...Announcement) {
+	t.Helper()
+	if err := r.Set(interfaces, desired); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask returns the answer to a request.
+func ask(m *memory, name string, frame []byte) string {
+	m.take()
+	m.receive(name, frame)
+	synctest.Wait()
+	return strings.Join(m.take(), "\n")
+}
+
+func TestConformanceInMemory(t *testing.T) {
+	for _, tt := range frames {
+		t.Run(tt.name, func(t *testing.T) {
+			inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+				mustSet(t, r, testInterfaces, testDesired...)
+				time.Sleep(2 * time.Minute) // the announcements are over
+				got := strings.TrimPrefix(ask(m, "eth0", tt.frame), "eth0: ")
+				if got != tt.reply {
+					t.Errorf("got  %s\nwant %s", got, tt.reply)
+				}
+			})
+		})
+	}
+}
+
+func TestSetOpensAndCloses(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		steps := []struct {
+			name       string
+			interfaces []Interface
+			desired    []Announcement
+			want       string
+		}{
+			{"nothing", nil, nil, ""},
+			{"interfaces alone", testInterfaces, nil, ""},
+			{"one", testInterfaces, []Announcement{{v4, "eth0"}}, "eth0 arp"},
+			{"both families", testInterfaces, []Announcement{{v4, "eth0"}, {v6, "eth0"}},
+				"eth0 arp\neth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
+			{"the same address twice", testInterfaces, []Announcement{{v6, "eth0"}, {v6, "eth0"}},
+				"eth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
+			{"another index", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{v6, "eth0"}},
+				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
+			{"down", []Interface{{"eth0", 9, nodeMAC, false}}, []Announcement{{v6, "eth0"}}, ""},
+			{"up", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{v6, "eth0"}},
+				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
+			{"without a MAC", []Interface{{"eth0", 9, mac{}, true}}, []Announcement{{v6, "eth0"}}, ""},
+			{"two interfaces", testInterfaces, []Announcement{{v4, "eth0"}, {v4, "eth1"}}, "eth0 arp\neth1 arp"},
+			{"an interface that is not there", testInterfaces, []Announcement{{v4, "eth7"}}, ""},
+			{"left open for Run to close", testInterfaces, []Announcement{{v4, "eth0"}, {v6, "eth1"}},
+				"eth0 arp\neth1 ndp\neth1 (3) groups ff02::1:ff00:10"},
+		}
+		for _, s := range steps {
+			mustSet(t, r, s.interfaces, s.desired...)
+			if diff := cmp.Diff(s.want, m.String()); diff != "" {
+				t.Fatalf("%s: %s", s.name, diff)
+			}
+			opened := m.opened
+			mustSet(t, r, s.interfaces, s.desired...)
+			if diff := cmp.Diff(s.want, m.String()); diff != "" || m.opened != opened {
+				t.Fatalf("%s, set again, is a change: %s", s.name, diff)
+			}
+		}
+	})
+}
+
+func TestSetBeforeRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		r := New(Options{})
+		r.network = m
+		mustSet(t, r, testInterfaces, testDesired...)
+		if m.String() != "" {
+			t.Error("something is open before Run")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		synctest.Wait()
+		if got := ask(m, "eth0", request(v4)); got != "eth0: "+arpAnswer {
+			t.Errorf("got %s", got)
+		}
+		if err := r.Run(ctx); err == nil {
+			t.Error("Run twice at once must fail")
+		}
+		cancel()
+		synctest.Wait()
+		if m.String() != "" {
+			t.Error("something is open after Run")
+		}
+		if got := ask(m, "eth0", request(v4)); got != "" {
+			t.Errorf("answered after Run: %s", got)
+		}
+	})
+}
+
+func TestReleaseSilences(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		mustSet(t, r, testInterfaces, Announcement{v4, "eth0"}, Announcement{v4other, "eth0"})
+		synctest.Wait()
+		mustSet(t, r, testInterfaces, Announcement{v4other, "eth0"})
+		if got := ask(m, "eth0", request(v4)); got != "" {
+			t.Errorf("still answered: %s", got)
+		}
+		time.Sleep(2 * time.Minute)
+		for _, sent := range m.take() {
+			if strings.Contains(sent, v4.String()+" ") {
+				t.Errorf("still announced: %s", sent)
+			}
+		}
+		if got := ask(m, "eth0", request(v4other)); got == "" {
+			t.Error("the other one is silent too")
+		}
+	})
+}
+
+func TestAnnounces(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		// heard returns who was announced how often in that time.
+		heard := func(d time.Duration) map[string]int {
+			time.Sleep(d)
+			synctest.Wait()
+			count := map[string]int{}
+			for _, sent := range m.take() {
+				name, _, _ := strings.Cut(sent, ":")
+				for _, a := range []netip.Addr{v4, v6} {
+					if strings.Contains(sent, " "+a.String()+" ") {
+						count[name+" "+a.String()]++
+					}
+				}
+			}
+			return count
+		}
+		up, down := []Interface{{"eth0", 2, nodeMAC, true}}, []Interface{{"eth0", 2, nodeMAC, false}}
+		both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+		// ARP counts twice: there are two forms.
+		steps := []struct {
+			name string
+			do   func()
+			wait time.Duration
+			want map[string]int
+		}{
+			{"at once", func() { mustSet(t, r, up, both[0]) }, 0, map[string]int{"eth0 192.0.2.10": 2}},
+			{"again", func() {}, 2100 * time.Millisecond, map[string]int{"eth0 192.0.2.10": 8}},
+			{"only the new one", func() { mustSet(t, r, up, both...) }, 2100 * time.Millisecond,
+				map[string]int{"eth0 192.0.2.10": 2, "eth0 2001:db8::10": 5}},
+			{"over after a minute", func() {}, 2 * time.Minute, map[string]int{"eth0 192.0.2.10": 8, "eth0 2001:db8::10": 5}},
+			{"the same set", func() { mustSet(t, r, up, both...) }, 2 * time.Minute, map[string]int{}},
+			{"down", func() { mustSet(t, r, down, both...) }, time.Minute, map[string]int{}},
+			{"up", func() { mustSet(t, r, up, both...) }, 0, map[string]int{"eth0 192.0.2.10": 2, "eth0 2001:db8::10": 1}},
+			{"over again", func() {}, 2 * time.Minute, map[string]int{"eth0 192.0.2.10": 18, "eth0 2001:db8::10": 9}},
+			{"down and up unnoticed by the caller", func() { m.goDown("eth0 arp") }, 0, map[string]int{"eth0 192.0.2.10": 2}},
+			{"over again", func() {}, 2 * time.Minute, map[string]int{"eth0 192.0.2.10": 18}},
+			{"another MAC", func() { mustSet(t, r, []Interface{{"eth0", 2, otherMAC, true}}, both...) }, 0,
+				map[string]int{"eth0 192.0.2.10": 2, "eth0 2001:db8::10": 1}},
+		}
+		for _, s := range steps {
+			s.do()
+			if diff := cmp.Diff(s.want, heard(s.wait)); diff != "" {
+				t.Fatalf("%s: %s", s.name, diff)
+			}
+		}
+	})
+}
+
+func TestFailuresAreRetried(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		refused := errors.New("no such device")
+		m.setRefusal("eth0", refused)
+		if err := r.Set(testInterfaces, testDesired); !errors.Is(err, refused) {
+			t.Errorf("Set returned %v", err)
+		}
+		if diff := cmp.Diff("eth1 arp\neth1 ndp\neth1 (3) groups ff02::1:ff00:11", m.String()); diff != "" {
+			t.Errorf("the other interface must be served: %s", diff)
+		}
+		time.Sleep(10 * time.Second)
+		m.setRefusal("eth0", nil)
+		time.Sleep(30 * time.Second)
+		if got := ask(m, "eth0", request(v4)); got != "eth0: "+arpAnswer {
+			t.Errorf("not served when it was possible again: %q", got)
+		}
+	})
+}
+
+func TestFilterRefused(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		mustSet(t, r, testInterfaces, Announcement{v4other, "eth0"})
+		m.conns["eth0 arp"].stuck = errors.New("out of memory")
+		mustSet(t, r, testInterfaces, Announcement{v4, "eth0"})
+		synctest.Wait()
+		if got := ask(m, "eth0", request(v4)); got != "eth0: "+arpAnswer {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestInvalidAddresses(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		for _, s := range []string{"0.0.0.0", "::", "224.0.0.5", "ff02::1", "127.0.0.1", "::1", "255.255.255.255", "::ffff:192.0.2.1", "fe80::1%eth0"} {
+			err := r.Set(testInterfaces, []Announcement{{netip.MustParseAddr(s), "eth0"}, {v4, "eth0"}})
+			if err == nil || !strings.Contains(err.Error(), "announcing "+s) {
+				t.Errorf("%s: got error %v", s, err)
+			}
+			if got := m.String(); got != "eth0 arp" {
+				t.Errorf("%s: the valid one is not served: %s", s, got)
+			}
+		}
+		if err := r.Set(nil, []Announcement{{}}); err == nil {
+			t.Error("the zero address must be refused")
+		}
+	})
+}
+
+func TestObserve(t *testing.T) {
+	var got []Observation
+	o := Options{Observe: func(o Observation) { got = append(got, o) }}
+	inMemory(t, o, func(t *testing.T, r *Responder, m *memory) {
+		mustSet(t, r, testInterfaces, testDesired...)
+		for _, frame := range [][]byte{
+			arpFrame(arplib.OperationReply, v4, host4), naFrame(v6, allNodes, false),
+			naFrame(stranger6, allNodes, false), request(v4), arpFrame(arplib.OperationReply, v4other, host4),
+		} {
+			ask(m, "eth0", frame)
+		}
+		want := []Observation{{Announcement{v4, "eth0"}, hostMAC}, {Announcement{v6, "eth0"}, hostMAC}}
+		if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		mustSet(t, r, testInterfaces, testDesired...)
+		for _, frame := range [][]byte{request(v4), request(v6), request(v6), arpFrame(arplib.OperationReply, v4, host4)} {
+			ask(m, "eth0", frame)
+		}
+		err := testutil.CollectAndCompare(r, strings.NewReader(`
+# HELP herald_l2_addresses Addresses that are answered now, counted once for each interface.
+# TYPE herald_l2_addresses gauge
+herald_l2_addresses 4
+# HELP herald_l2_replies_total ARP replies and solicited neighbour advertisements sent.
+# TYPE herald_l2_replies_total counter
+herald_l2_replies_total 3
+# HELP herald_l2_requests_total ARP requests (arp) and neighbour solicitations (ndp) that passed the kernel's filter.
+# TYPE herald_l2_requests_total counter
+herald_l2_requests_total{protocol="arp"} 1
+herald_l2_requests_total{protocol="ndp"} 2
+# HELP herald_l2_announcements_total Gratuitous ARP frames (arp) and unsolicited neighbour advertisements (ndp) sent.
+# TYPE herald_l2_announcements_total counter
+herald_l2_announcements_total{protocol="arp"} 4
+herald_l2_announcements_total{protocol="ndp"} 2
+`), "herald_l2_addresses", "herald_l2_replies_total", "herald_l2_requests_total", "herald_l2_announcements_total")
+		if err != nil {
+			t.Error(err)
+		}
+		if problems, err := testutil.CollectAndLint(r); err != nil || len(problems) > 0 {
+			t.Error(problems, err)
+		}
+		if got := r.counters.dropped[8].Load(); reasons[8] != Conflict || got != 1 {
+			t.Errorf("%d frames dropped as %s, want one as Conflict", got, reasons[8])
+		}
+	})
+}
+
+// BenchmarkSet is one address more or less, besides 10,000 that stay.
+func BenchmarkSet(b *testing.B) {
+	r := New(Options{})
+	r.network = newMemory()
+	r.start(klog.Background())
+	defer r.stop()
+	var desired []Announcement
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range 10_000 {
+		addr = addr.Next()
+		desired = append(desired, Announcement{addr, "eth0"})
+	}
+	with := append(desired, Announcement{v4, "eth0"})
+	for b.Loop() {
+		r.Set(testInterfaces, with)
+		r.Set(testInterfaces, desired)
+	}
+}

@@ -1,0 +1,743 @@
+package l2
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The tests here run on veth pairs between network namespaces, with the kernel and its tools as the neighbours.
+
+// lab is a set of namespaces, named after the process so that nothing else is touched.
+type lab struct{ testing.TB }
+
+func newLab(t testing.TB, names ...string) lab {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("making network namespaces needs root")
+	}
+	l := lab{t}
+	for _, name := range names {
+		l.run("ip", "netns", "add", l.full(name))
+		t.Cleanup(func() { exec.Command("ip", "netns", "del", l.full(name)).Run() })
+		l.in(name, "ip link set lo up")
+		l.in(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0") // it would take a second each time
+	}
+	return l
+}
+
+// newPair is a node and a client. The node holds the virtual IPs on its loopback, so that it replies to pings of them,
+// and its kernel does not answer for them.
+func newPair(t testing.TB) lab {
+	l := newLab(t, "node", "client")
+	l.in("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.full("client")+" address 02:00:00:00:00:cc")
+	l.in("node", "ip link add eth1 address 02:00:00:00:00:0b type veth peer name other")
+	l.in("node", "ip link set other up")
+	l.in("node", "ip link set eth1 up")
+	l.equipNode("node", 1)
+	l.equipClient()
+	return l
+}
+
+// newSwitch is two nodes and a client on a bridge.
+func newSwitch(t testing.TB) lab {
+	l := newLab(t, "switch", "a", "b", "client")
+	l.in("switch", "ip link add br0 type bridge")
+	l.in("switch", "ip link set br0 up")
+	for name, m := range map[string]string{"a": "02:00:00:00:00:0a", "b": "02:00:00:00:00:0b", "client": "02:00:00:00:00:cc"} {
+		l.in("switch", "ip link add port-"+name+" type veth peer name eth0 netns "+l.full(name)+" address "+m)
+		l.in("switch", "ip link set port-"+name+" up master br0")
+	}
+	l.equipNode("a", 1)
+	l.equipNode("b", 2)
+	l.equipClient()
+	return l
+}
+
+func (l lab) equipNode(name string, host int) {
+	l.in(name, "sysctl -qw net.ipv4.conf.all.arp_ignore=1")
+	l.in(name, "ip link set eth0 up")
+	l.in(name, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", host))
+	l.in(name, fmt.Sprintf("ip addr add 2001:db8::%d/64 dev eth0 nodad", host))
+	l.in(name, "ip addr add 192.0.2.10/32 dev lo")
+	l.in(name, "ip addr add 2001:db8::10/128 dev lo nodad")
+}
+
+func (l lab) equipClient() {
+	l.in("client", "ip link set eth0 up")
+	l.in("client", "ip addr add 192.0.2.77/24 dev eth0")
+	l.in("client", "ip addr add 2001:db8::77/64 dev eth0 nodad")
+}
+
+func (l lab) full(name string) string { return fmt.Sprintf("herald-l2test-%d-%s", os.Getpid(), name) }
+
+// sweep deletes the namespaces of test runs that did not live to do it.
+func sweep() {
+	names, _ := filepath.Glob("/run/netns/herald-l2test-*")
+	for _, name := range names {
+		var pid int
+		fmt.Sscanf(filepath.Base(name), "herald-l2test-%d-", &pid)
+		if pid > 0 && unix.Kill(pid, 0) != nil {
+			exec.Command("ip", "netns", "del", filepath.Base(name)).Run()
+		}
+	}
+}
+
+func (l lab) run(args ...string) {
+	l.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		l.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// try runs a command in a namespace.
+func (l lab) try(name, command string) (string, error) {
+	args := append([]string{"netns", "exec", l.full(name)}, strings.Fields(command)...)
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	return string(out), err
+}
+
+func (l lab) in(name, command string) string {
+	l.Helper()
+	out, err := l.try(name, command)
+	if err != nil {
+		l.Fatalf("%s: %s: %v: %s", name, command, err, out)
+	}
+	return out
+}
+
+// eventually waits for a condition, and returns how long that took.
+func (l lab) eventually(what string, condition func() bool) time.Duration {
+	l.Helper()
+	start := time.Now()
+	for !condition() {
+		if time.Since(start) > 5*time.Second {
+			l.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(start)
+}
+
+// neighbour returns the MAC that the client's kernel has for an address.
+func (l lab) neighbour(addr netip.Addr) string {
+	fields := strings.Fields(l.in("client", "ip neigh show dev eth0 "+addr.String()))
+	for i, f := range fields {
+		if f == "lladdr" {
+			return fields[i+1]
+		}
+	}
+	return ""
+}
+
+// inside is the kernel's network in a namespace.
+type inside struct{ netns.NsHandle }
+
+func (l lab) inside(name string) inside {
+	ns, err := netns.GetFromName(l.full(name))
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { ns.Close() })
+	return inside{ns}
+}
+
+// do calls f on a thread in the namespace. The thread ends with the goroutine, as that is never unlocked from it.
+func (n inside) do(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := netns.Set(n.NsHandle); err != nil {
+			panic(err)
+		}
+		f()
+	}()
+	<-done
+}
+
+func (n inside) listen(i Interface, p protocol, filter []bpf.Instruction) (c conn, err error) {
+	n.do(func() { c, err = kernel{}.listen(i, p, filter) })
+	return c, err
+}
+
+func (n inside) groups(i Interface) (s groupSocket, err error) {
+	n.do(func() { s, err = kernel{}.groups(i) })
+	return s, err
+}
+
+func (n inside) interfaces(t testing.TB) (interfaces []Interface) {
+	n.do(func() {
+		links, err := net.Interfaces()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range links {
+			if len(l.HardwareAddr) == 6 && strings.HasPrefix(l.Name, "eth") {
+				interfaces = append(interfaces, Interface{l.Name, l.Index, mac(l.HardwareAddr), l.Flags&net.FlagRunning != 0})
+			}
+		}
+	})
+	return interfaces
+}
+
+// speaker is a running Responder in a namespace.
+type speaker struct {
+	*Responder
+	home inside
+}
+
+func (l lab) speaker(name string, o Options) speaker {
+	return l.speakerOn(name, o, func(n network) network { return n })
+}
+
+// speakerOn is one whose network is wrapped.
+func (l lab) speakerOn(name string, o Options, wrap func(network) network) speaker {
+	s := speaker{New(o), l.inside(name)}
+	s.network = wrap(s.home)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	l.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			l.Error(err)
+		}
+	})
+	// Set does not wait for Run, so without this the test would not measure what it means to.
+	l.eventually("running", func() bool { s.setting.Lock(); defer s.setting.Unlock(); return s.running })
+	return s
+}
+
+func (s speaker) set(t testing.TB, desired ...Announcement) {
+	t.Helper()
+	if err := s.Set(s.home.interfaces(t), desired); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hush ends the announcements, for tests that listen for answers.
+func (s speaker) hush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.schedule = schedule{}
+}
+
+// socket opens a packet socket of the client's that hears everything.
+func (l lab) socket(p protocol) *packetSocket {
+	n := l.inside("client")
+	c, err := n.listen(n.interfaces(l)[0], p, []bpf.Instruction{accept})
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { c.Close() })
+	socket := c.(*packetSocket)
+	socket.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) })
+	if err != nil {
+		l.Fatal(err)
+	}
+	return socket
+}
+
+// answer reads up to the next answer, which is what describe makes of it.
+func answer(t testing.TB, s *packetSocket) string {
+	t.Helper()
+	s.SetReadDeadline(time.Now().Add(2 * time.Second))
+	frame := make([]byte, 2000)
+	for {
+		n, err := s.Read(frame)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		if got := describe(frame[:n]); strings.Contains(got, " ARP reply ") || strings.Contains(got, " NA ") {
+			return got
+		}
+	}
+}
+
+func TestConformanceOnWire(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	s.set(t, testDesired...)
+	time.Sleep(50 * time.Millisecond)
+	s.hush()
+	sockets := map[byte]*packetSocket{0x08: l.socket(arp), 0x86: l.socket(ndp)}
+	// The second request tells silence from slowness: when its answer comes, none to the first will.
+	second := map[byte][]byte{0x08: edit(request(v4), set(31, 78)), 0x86: edit(request(v6), set(37, 0x78), sum)}
+	for _, tt := range frames {
+		t.Run(tt.name, func(t *testing.T) {
+			if len(tt.frame) < headerLen {
+				t.Skip("the kernel does not send such a frame")
+			}
+			socket := sockets[tt.frame[12]]
+			if _, err := socket.Write(tt.frame); err != nil {
+				t.Fatal(err)
+			}
+			if tt.reply != "" {
+				if got := answer(t, socket); got != tt.reply {
+					t.Errorf("got  %s\nwant %s", got, tt.reply)
+				}
+			}
+			if _, err := socket.Write(second[tt.frame[12]]); err != nil {
+				t.Fatal(err)
+			}
+			if got := answer(t, socket); !strings.Contains(got, "192.0.2.78") && !strings.Contains(got, "2001:db8::78") {
+				t.Errorf("got %s, want silence", got)
+			}
+		})
+	}
+}
+
+func TestKernelResolves(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	commands := []string{
+		"arping -q -c 1 -w 1 -I eth0 192.0.2.10",
+		"ping -q -c 1 -W 1 192.0.2.10",
+		"ndisc6 -q -1 -r 1 -w 1000 2001:db8::10 eth0",
+		"ping -q -c 1 -W 1 2001:db8::10",
+	}
+	expect := func(when string, works bool) {
+		t.Helper()
+		l.in("client", "ip neigh flush all")
+		var all sync.WaitGroup
+		for _, command := range commands {
+			all.Go(func() {
+				if out, err := l.try("client", command); (err == nil) != works {
+					t.Errorf("%s: %s works: %t, want %t: %s", when, command, err == nil, works, out)
+				}
+			})
+		}
+		all.Wait()
+	}
+	expect("before", false)
+	s.set(t, Announcement{v4, "eth0"}, Announcement{v6, "eth0"})
+	expect("announced", true)
+	if out, err := l.try("client", "arping -q -D -c 1 -w 1 -I eth0 192.0.2.10"); err == nil {
+		t.Errorf("duplicate address detection found nobody: %s", out)
+	}
+	s.set(t)
+	expect("released", false)
+
+	// Another host that takes the address finds it in use.
+	s.set(t, Announcement{v6, "eth0"})
+	l.in("client", "sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1")
+	l.in("client", "ip addr add 2001:db8::10/64 dev eth0")
+	l.eventually("duplicate address detection fails", func() bool {
+		return strings.Contains(l.in("client", "ip addr show dev eth0 to 2001:db8::10"), "dadfailed")
+	})
+}
+
+// An address outside of all the interface's prefixes is answered just as well.
+func TestForeignPrefix(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	s.set(t, Announcement{netip.MustParseAddr("198.51.100.7"), "eth0"})
+	l.in("client", "arping -q -c 1 -w 1 -I eth0 198.51.100.7")
+}
+
+func TestReleaseSilencesWithinSet(t *testing.T) {
+	l := newPair(t)
+	sent := new(atomic.Int64)
+	s := l.speakerOn("node", Options{}, func(n network) network { return counted{n, sent} })
+	socket := l.socket(arp)
+	rate := time.NewTicker(50 * time.Microsecond)
+	defer rate.Stop()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { // asks all the time
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-rate.C:
+				socket.Write(request(v4))
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for range 20 {
+		s.set(t, Announcement{v4, "eth0"}, Announcement{v6, "eth0"})
+		answer(t, socket)
+		s.set(t, Announcement{v6, "eth0"})
+		before := sent.Load()
+		time.Sleep(20 * time.Millisecond)
+		if after := sent.Load(); after != before {
+			t.Fatalf("%d frames sent after Set returned", after-before)
+		}
+	}
+}
+
+// counted counts the ARP frames that are sent.
+type counted struct {
+	network
+	sent *atomic.Int64
+}
+
+func (c counted) listen(i Interface, p protocol, filter []bpf.Instruction) (conn, error) {
+	inner, err := c.network.listen(i, p, filter)
+	if err != nil || p != arp {
+		return inner, err
+	}
+	return countedConn{inner, c.sent}, nil
+}
+
+type countedConn struct {
+	conn
+	sent *atomic.Int64
+}
+
+func (c countedConn) Write(frame []byte) (int, error) {
+	c.sent.Add(1)
+	return c.conn.Write(frame)
+}
+
+func TestFlap(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the responder is told: %t", told), func(t *testing.T) {
+			l := newPair(t)
+			s := l.speaker("node", Options{})
+			both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+			s.set(t, both...)
+			for range 2 {
+				l.in("node", "ip link set eth0 down")
+				if told {
+					s.set(t, both...)
+				}
+				l.in("node", "ip link set eth0 up")
+				l.in("node", "ip addr replace 2001:db8::1/64 dev eth0 nodad")
+				// A client that believes in another MAC hears the announcement.
+				for _, a := range both {
+					l.in("client", "ip neigh replace "+a.Addr.String()+" lladdr 02:00:00:00:00:dd dev eth0 nud reachable")
+				}
+				if told {
+					s.set(t, both...)
+				}
+				for _, a := range both {
+					l.eventually("announced again", func() bool { return l.neighbour(a.Addr) == "02:00:00:00:00:0a" })
+				}
+				l.in("client", "ip neigh flush all")
+				l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
+				l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+			}
+		})
+	}
+}
+
+func TestInterfaceComesBackWithAnotherIndex(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+	s.set(t, both...)
+	l.in("node", "ip link del eth0")
+	s.set(t, both...)
+	l.in("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.full("client")+" address 02:00:00:00:00:cc")
+	l.in("node", "ip link set eth0 up")
+	l.in("node", "ip addr add 192.0.2.1/24 dev eth0")
+	l.in("node", "ip addr add 2001:db8::1/64 dev eth0 nodad")
+	l.equipClient()
+	s.set(t, both...)
+	l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
+	l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+}
+
+func TestTakeOver(t *testing.T) {
+	l := newSwitch(t)
+	claims := make(chan Observation, 100)
+	a, b := l.speaker("a", Options{Observe: func(o Observation) { claims <- o }}), l.speaker("b", Options{})
+	both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+	a.set(t, both...)
+	l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
+	l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+	for _, addr := range []netip.Addr{v4, v6} {
+		if got := l.neighbour(addr); got != "02:00:00:00:00:0a" {
+			t.Fatalf("%s is at %s before", addr, got)
+		}
+	}
+
+	b.set(t, both...) // make before break
+	for range 3 {
+		if got := <-claims; got.MAC != (mac{0x02, 0, 0, 0, 0, 0x0b}) {
+			t.Errorf("the old owner heard a claim of %x", got.MAC)
+		}
+	}
+	a.set(t)
+	for _, addr := range []netip.Addr{v4, v6} {
+		took := l.eventually("taken over", func() bool { return l.neighbour(addr) == "02:00:00:00:00:0b" })
+		t.Logf("%s moved within %s", addr, took)
+		if took > 90*time.Millisecond { // the second announcement comes after 100 ms
+			t.Errorf("%s moved after %s, want with the first announcement", addr, took)
+		}
+	}
+	l.in("client", "ping -q -c 1 -W 1 192.0.2.10")
+	l.in("client", "ping -q -c 1 -W 1 2001:db8::10")
+}
+
+func TestManyGroups(t *testing.T) {
+	const n = 3000
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	reports := l.socket(ndp)
+	var many []Announcement
+	for i := range n {
+		a := v6.As16()
+		binary.BigEndian.PutUint16(a[13:], uint16(i)) // its own group each
+		many = append(many, Announcement{netip.AddrFrom16(a), "eth0"})
+	}
+	memberships := func() int { return strings.Count(l.in("node", "cat /proc/net/igmp6"), "eth0") }
+	before := memberships()
+	start := time.Now()
+	s.set(t, many...)
+	t.Logf("%d groups joined in %s, %d sockets", n, time.Since(start), len(s.ports["eth0"].groups.sockets))
+	if got := memberships(); got != before+n {
+		t.Errorf("%d groups joined, want %d", got-before, n)
+	}
+	last := many[n-1].Addr.String()
+	l.in("client", "ndisc6 -q -1 -r 1 -w 1000 "+last+" eth0")
+
+	// A switch that snoops hears of the groups: type 143 behind a hop-by-hop header.
+	reports.SetReadDeadline(time.Now().Add(3 * time.Second))
+	frame := make([]byte, 2000)
+	for {
+		size, err := reports.Read(frame)
+		if err != nil {
+			t.Fatalf("no MLD report: %v", err)
+		}
+		group := solicitedNode(many[0].Addr).As16()
+		if size > 62 && frame[20] == 0 && frame[62] == 143 && strings.Contains(string(frame[:size]), string(group[:13])) {
+			break
+		}
+	}
+
+	start = time.Now()
+	s.set(t)
+	t.Logf("left in %s", time.Since(start))
+	l.eventually("groups left", func() bool { return memberships() == before })
+}
+
+func TestUnrelatedTrafficStaysInKernel(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	s.set(t, testDesired...)
+	a, n := l.socket(arp), l.socket(ndp)
+	statistics := func(p protocol) (packets uint32) {
+		node := s.ports["eth0"].conns[p].(*packetSocket)
+		node.raw.Control(func(fd uintptr) {
+			stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			packets = stats.Packets
+		})
+		return packets
+	}
+	for _, p := range protocols { // reading them sets them to zero
+		statistics(p)
+	}
+	sent := 0
+	start := time.Now()
+	for i := range 10_000 {
+		v := netip.AddrFrom4([4]byte{192, 0, byte(3 + i>>8), byte(i)})
+		w := v6.As16()
+		binary.BigEndian.PutUint16(w[12:], uint16(i+1))
+		if _, err := a.Write(request(v)); err == nil {
+			sent++
+		}
+		n.Write(request(netip.AddrFrom16(w)))
+		if i%100 == 0 {
+			time.Sleep(time.Until(start.Add(time.Duration(i) * 100 * time.Microsecond)))
+		}
+	}
+	t.Logf("%d requests in %s", sent, time.Since(start))
+	if sent < 9_900 {
+		t.Errorf("only %d of 10000 could be sent", sent)
+	}
+	for _, p := range protocols {
+		if got := statistics(p); got != 0 {
+			t.Errorf("%s: %d frames passed the filter", p, got)
+		}
+	}
+	a.Write(request(v4))
+	answer(t, a)
+	if got := statistics(arp); got != 1 {
+		t.Errorf("%d frames passed the filter, want the one that asks for us", got)
+	}
+}
+
+// With 10,000 addresses at once, each is announced within some more than a second.
+func TestManyAnnouncements(t *testing.T) {
+	const n = 10_000
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	var many []Announcement
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range n {
+		addr = addr.Next()
+		many = append(many, Announcement{addr, "eth0"})
+	}
+	start := time.Now()
+	s.set(t, many...)
+	t.Logf("set in %s", time.Since(start))
+	l.eventually("all announced", func() bool { return s.counters.announcements[arp].Load() >= 2*n })
+	took := time.Since(start)
+	t.Logf("all announced in %s", took)
+	if took > 3*time.Second {
+		t.Errorf("%d addresses were announced in %s", n, took)
+	}
+	start = time.Now()
+	s.set(t, append(many, Announcement{v4, "eth0"})...)
+	t.Logf("one more set in %s", time.Since(start))
+}
+
+func TestProbe(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("taking a capability away needs one")
+	}
+	if err := Probe(); err != nil {
+		t.Errorf("as root: %v", err)
+	}
+	var err error
+	without(t, unix.CAP_NET_RAW, func() { err = Probe() })
+	if !errors.Is(err, unix.EPERM) || err.Error() != "CAP_NET_RAW is needed to answer ARP and NDP: operation not permitted" {
+		t.Errorf("without CAP_NET_RAW: %v", err)
+	}
+}
+
+// without calls f on a thread of its own that lacks a capability.
+func without(t *testing.T, capability uint, f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err := unix.Capget(&header, &data[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		data[capability/32].Effective &^= 1 << (capability % 32)
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		f()
+	}()
+	<-done
+}
+
+// BenchmarkRoundTrip is a request and its answer through two kernels, with 10,000 addresses.
+func BenchmarkRoundTrip(b *testing.B) {
+	for _, p := range protocols {
+		b.Run(p.String(), func(b *testing.B) {
+			l := newPair(b)
+			s := l.speaker("node", Options{})
+			var many []Announcement
+			addr := map[protocol]netip.Addr{arp: netip.MustParseAddr("10.0.0.0"), ndp: netip.MustParseAddr("2001:db8:1::")}[p]
+			for range 10_000 {
+				addr = addr.Next()
+				many = append(many, Announcement{addr, "eth0"})
+			}
+			s.set(b, many...)
+			s.hush()
+			socket, frame, in := l.socket(p), request(addr), make([]byte, 2000)
+			for b.Loop() {
+				if _, err := socket.Write(frame); err != nil {
+					b.Fatal(err)
+				}
+				for {
+					if _, err := socket.Read(in); err != nil {
+						b.Fatal(err)
+					}
+					if mac(in[:6]) == hostMAC { // and not what the kernel multicasts
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+// What is addressed to another host is none of ours, though a promiscuous interface hears it.
+func TestPromiscuousIsNotAnswered(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	l.in("node", "ip link set eth0 promisc on")
+	s.set(t, Announcement{v4, "eth0"})
+	socket := l.socket(arp)
+	for range 10 {
+		if _, err := socket.Write(edit(request(v4), set(0, otherMAC[:]...))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := socket.Write(request(v4)); err != nil {
+		t.Fatal(err)
+	}
+	l.eventually("the answer", func() bool { return s.counters.replies.Load() > 0 })
+	if got := s.counters.requests[arp].Load(); got != 1 {
+		t.Errorf("%d requests received, want the one that is not for another host", got)
+	}
+}
+
+// A socket on an interface also gets the frames of VLANs on top of it, without their tags.
+func TestVLANsAreOtherLANs(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	s.set(t, testDesired...)
+	time.Sleep(50 * time.Millisecond)
+	s.hush()
+	sockets := map[protocol]*packetSocket{arp: l.socket(arp), ndp: l.socket(ndp)}
+	tests := []struct {
+		name    string
+		tag     uint16
+		answers bool
+	}{
+		{"VLAN 100", 100, false},
+		{"VLAN 100 with priority", 0x6000 | 100, false},
+		{"priority alone", 0x6000, true},
+	}
+	run := func(t *testing.T) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				for p, frame := range map[protocol][]byte{arp: request(v4), ndp: request(v6)} {
+					tagged := binary.BigEndian.AppendUint16(append(append([]byte{}, frame[:12]...), 0x81, 0), tt.tag)
+					before := s.counters.replies.Load()
+					if _, err := sockets[p].Write(append(tagged, frame[12:]...)); err != nil {
+						t.Fatal(err)
+					}
+					sockets[p].Write(frame)
+					want := before + 1
+					if tt.answers {
+						want++
+					}
+					l.eventually("an answer", func() bool { return s.counters.replies.Load() >= want })
+					time.Sleep(10 * time.Millisecond)
+					if got := s.counters.replies.Load(); got != want {
+						t.Errorf("%s: %d replies, want %d", p, got-before, want-before)
+					}
+				}
+			})
+		}
+	}
+	t.Run("the node has no such VLAN", run)
+	if out, err := l.try("node", "ip link add link eth0 name vlan100 type vlan id 100"); err != nil {
+		t.Skipf("this kernel has no VLAN interfaces: %s", out)
+	}
+	l.in("node", "ip link set vlan100 up")
+	t.Run("the node has it", run)
+}
