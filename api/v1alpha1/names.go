@@ -25,3 +25,6 @@ func ParseVirtualIPName(name string) (netip.Addr, error) {
 	}
 	return addr, nil
 }
+
+// SpeakerLabel is on the Lease of every speaker, which is named after its node.
+const SpeakerLabel = GroupName + "/speaker"

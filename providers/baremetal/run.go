@@ -37,13 +37,11 @@ const (
 	placers = 4
 )
 
-// SpeakerLabel is on the Lease of every speaker.
-const SpeakerLabel = v1alpha1.GroupName + "/speaker"
 
 // leaseInformer watches the speakers' Leases; each is named after its node.
 func leaseInformer(client kubernetes.Interface, namespace string) cache.SharedIndexInformer {
 	return coordinationinformers.NewFilteredLeaseInformer(client, namespace, 0, cache.Indexers{}, func(options *metav1.ListOptions) {
-		options.LabelSelector = SpeakerLabel
+		options.LabelSelector = v1alpha1.SpeakerLabel
 	})
 }
 
