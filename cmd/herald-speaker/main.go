@@ -1,0 +1,152 @@
+// Command herald-speaker announces virtual IPs from the node that it runs on.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
+	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/l2"
+	"github.com/heraldlb/herald/speaker/link"
+	"github.com/heraldlb/herald/version"
+)
+
+// flags of the speaker.
+type flags struct {
+	kubeconfig string
+	nodeName   string
+	namespace  string
+	metrics    string
+	version    bool
+	logs       *logsapi.LoggingConfiguration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:])
+	klog.Flush()
+	if err != nil && !errors.Is(err, pflag.ErrHelp) {
+		// One line: it is what an operator sees of a container that restarts.
+		fmt.Fprintf(os.Stderr, "Error: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	f, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if f.version {
+		fmt.Println(version.Version())
+		return nil
+	}
+	if err := logsapi.ValidateAndApply(f.logs, nil); err != nil {
+		return err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", f.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("--kubeconfig: %w", err)
+	}
+	if err := l2.Probe(); err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.metrics)
+	if err != nil {
+		return fmt.Errorf("--metrics-bind-address: %w", err)
+	}
+	defer func() { _ = listener.Close() }()
+	return serve(ctx, f, config, listener)
+}
+
+func parse(args []string) (*flags, error) {
+	f := &flags{logs: logsapi.NewLoggingConfiguration()}
+	set := pflag.NewFlagSet("herald-speaker", pflag.ContinueOnError)
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "Path of a kubeconfig file; empty uses the ServiceAccount of the pod.")
+	set.StringVar(&f.nodeName, "node-name", "", "Name of the Node that the speaker runs on.")
+	set.StringVar(&f.namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases.")
+	set.StringVar(&f.metrics, "metrics-bind-address", "127.0.0.1:7480", "Address to serve /metrics and /healthz on.")
+	set.BoolVar(&f.version, "version", false, "Print the version and exit.")
+	logsapi.AddFlags(f.logs, set)
+	if err := set.Parse(args); err != nil {
+		return nil, err
+	}
+	if set.NArg() > 0 {
+		return nil, fmt.Errorf("there are no arguments, got %q", set.Args())
+	}
+	if f.nodeName == "" && !f.version {
+		return nil, errors.New("--node-name is needed: the name of the Node that the speaker runs on")
+	}
+	return f, nil
+}
+
+// serve runs the speaker and its metrics.
+func serve(ctx context.Context, f *flags, config *rest.Config, listener net.Listener) error {
+	ctx = klog.NewContext(ctx, klog.Background().WithValues("node", f.nodeName))
+	config.UserAgent = "herald-speaker/" + version.Version()
+	// Take-overs come in bursts, and the API server's own fairness limits us.
+	config.QPS, config.Burst = 200, 400
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("--kubeconfig: %w", err)
+	}
+	herald, err := client.New(config)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	responder := l2.New(l2.Options{})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder)
+	speaking, err := speaker.New(ctx, speaker.Options{
+		Client:    kube,
+		Herald:    herald,
+		Node:      f.nodeName,
+		Namespace: f.namespace,
+		Version:   version.Version(),
+		Responder: responder,
+		Watch:     link.Watch,
+		Metrics:   registry,
+	})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer func() { _ = server.Close() }()
+		return speaking.Run(work)
+	})
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving metrics: %w", err)
+		}
+		return nil
+	})
+	return group.Wait()
+}
