@@ -31,20 +31,15 @@ func EnsureKubernetes(ctx context.Context, root string, progress io.Writer) (str
 	if err != nil {
 		return "", err
 	}
-	source := filepath.Join(root, "test/sandbox/kube")
+	source := kubernetesSource(root)
 	version, err := kubernetesVersion(source)
 	if err != nil {
 		return "", err
 	}
-	sum, err := sourceSum(ctx, source)
+	dir, err := buildDir(ctx, source, "kubernetes")
 	if err != nil {
 		return "", err
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "kubernetes-"+sum)
 	build := func(ctx context.Context, temp string) error {
 		return buildKubernetes(ctx, source, version, temp, progress)
 	}
@@ -56,6 +51,21 @@ func EnsureKubernetes(ctx context.Context, root string, progress io.Writer) (str
 		fmt.Fprintf(progress, "Kubernetes %s: cached in %s\n", version, dir)
 	}
 	return dir, nil
+}
+
+func kubernetesSource(root string) string { return filepath.Join(root, "test/sandbox/kube") }
+
+// buildDir is the folder in the cache for a build of these very sources.
+func buildDir(ctx context.Context, source, name string) (string, error) {
+	sum, err := sourceSum(ctx, source)
+	if err != nil {
+		return "", err
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, name+"-"+sum), nil
 }
 
 func buildKubernetes(ctx context.Context, source, version, dir string, progress io.Writer) error {
@@ -190,15 +200,10 @@ func isGoInput(path string) bool {
 // returns its path.
 func ensureHostProgram(ctx context.Context, root string) (string, error) {
 	source := filepath.Join(root, "test/sandbox/cmd/sandbox-host")
-	sum, err := sourceSum(ctx, source)
+	dir, err := buildDir(ctx, source, "sandbox-host")
 	if err != nil {
 		return "", err
 	}
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(cache, "sandbox-host-"+sum)
 	_, err = once(ctx, dir, func(ctx context.Context, temp string) error {
 		return goCommand(ctx, source, io.Discard, "build", "-trimpath", "-o", filepath.Join(temp, "sandbox-host"), ".")
 	})
@@ -291,5 +296,5 @@ func findRoot(given string) (string, error) {
 }
 
 func isRoot(dir string) bool {
-	return exists(filepath.Join(dir, "test/sandbox/kube/go.mod"))
+	return exists(filepath.Join(kubernetesSource(dir), "go.mod"))
 }

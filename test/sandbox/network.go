@@ -103,6 +103,12 @@ func sysctls(host string) map[string]string {
 		"ipv6/conf/default/accept_ra":  "0",
 		"ipv4/conf/all/rp_filter":      "0",
 		"ipv4/conf/default/rp_filter":  "0",
+		// A node that has no rule yet for a load balancer's address sends the
+		// packet back to the LAN with a redirect, which would outlive the rule.
+		"ipv4/conf/all/accept_redirects":     "0",
+		"ipv4/conf/default/accept_redirects": "0",
+		"ipv6/conf/all/accept_redirects":     "0",
+		"ipv6/conf/default/accept_redirects": "0",
 	}
 	if host == lan {
 		// A switch has no address: without this its ports would speak IPv6.

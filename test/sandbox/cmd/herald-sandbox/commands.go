@@ -27,29 +27,23 @@ func commands() map[string]command {
 		"down":   downCommand(),
 		"status": openCommand("status", status),
 		"env":    openCommand("env", env),
-		"exec":   openCommand("exec", execute),
+		"exec":   execCommand(),
 		"pod":    podCommand(),
 		"power":  openCommand("power", power),
 	}
 }
 
-// newFlags makes the flags of a command, which reports a wrong one in one line.
+// newFlags makes the flags of a command. They print nothing by themselves.
 func newFlags(command string) (flags *flag.FlagSet, name *string) {
 	flags = flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.Usage = func() {
-		fmt.Printf("flags of herald-sandbox %s:\n", command)
-		flags.SetOutput(os.Stdout)
-		flags.PrintDefaults()
-		flags.SetOutput(io.Discard)
-	}
 	return flags, flags.String("name", defaultName, "name of the sandbox")
 }
 
 // openCommand is a command on a running sandbox with no flags but the name.
 func openCommand(title string, run func(ctx context.Context, s *sandbox.Sandbox, args []string) error) command {
 	flags, name := newFlags(title)
-	return command{flags, func(ctx context.Context, args []string) error {
+	return command{flags: flags, run: func(ctx context.Context, args []string) error {
 		s, err := sandbox.Open(*name)
 		if err != nil {
 			return err
@@ -61,7 +55,7 @@ func openCommand(title string, run func(ctx context.Context, s *sandbox.Sandbox,
 func buildCommand() command {
 	flags, _ := newFlags("build")
 	root := flags.String("root", "", "source tree of Herald; default: the one around this program")
-	return command{flags, func(ctx context.Context, _ []string) error {
+	return command{flags: flags, run: func(ctx context.Context, _ []string) error {
 		dir, err := sandbox.EnsureKubernetes(ctx, *root, os.Stderr)
 		if err == nil {
 			fmt.Println(dir)
@@ -79,7 +73,7 @@ func upCommand() command {
 	flags.StringVar(&config.Root, "root", "", "source tree of Herald; default: the one around this program")
 	flags.StringVar(&config.BinDir, "bin", "", "folder with Herald's programs; default: bin in the source tree")
 	flags.IntVar(&config.ControllerReplicas, "controllers", 1, "number of controller managers")
-	return command{flags, func(ctx context.Context, _ []string) error {
+	return command{flags: flags, run: func(ctx context.Context, _ []string) error {
 		config.Name = *name
 		if err := sandbox.CheckMachine(true); err != nil {
 			return err
@@ -113,7 +107,7 @@ Sandbox %[1]s is running: %[2]d nodes, kube-proxy in %[3]s mode. Logs: %[4]s/log
 
 func downCommand() command {
 	flags, name := newFlags("down")
-	return command{flags, func(ctx context.Context, _ []string) error { return sandbox.Down(ctx, *name) }}
+	return command{flags: flags, run: func(ctx context.Context, _ []string) error { return sandbox.Down(ctx, *name) }}
 }
 
 func status(_ context.Context, s *sandbox.Sandbox, _ []string) error {
@@ -152,6 +146,12 @@ func env(_ context.Context, s *sandbox.Sandbox, _ []string) error {
 	return nil
 }
 
+func execCommand() command {
+	c := openCommand("exec", execute)
+	c.verbatim = true
+	return c
+}
+
 func execute(ctx context.Context, s *sandbox.Sandbox, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: herald-sandbox exec HOST -- COMMAND…")
@@ -174,7 +174,7 @@ func podCommand() command {
 	flags.StringVar(&pod.Namespace, "namespace", "default", "namespace of the pod")
 	flags.StringVar(&pod.Node, "node", "node1", "node to run it on, for add")
 	labels := flags.String("labels", "", "labels for add: app=web,tier=front")
-	return command{flags, func(ctx context.Context, args []string) (err error) {
+	return command{flags: flags, run: func(ctx context.Context, args []string) (err error) {
 		if len(args) != 2 {
 			return errors.New("usage: herald-sandbox pod add|ready|unready|terminate|delete NAME")
 		}

@@ -34,6 +34,9 @@ Every command takes --name, to tell sandboxes apart; -h after a command lists it
 type command struct {
 	flags *flag.FlagSet
 	run   func(ctx context.Context, args []string) error
+	// verbatim leaves what follows the first word alone, if there is no "--": it
+	// has flags of its own.
+	verbatim bool
 }
 
 func main() {
@@ -42,7 +45,7 @@ func main() {
 	stop()
 	var exit *exec.ExitError
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		os.Exit(exit.ExitCode())
 	default:
@@ -60,30 +63,48 @@ func run(ctx context.Context, args []string) error {
 	if !ok {
 		return fmt.Errorf("unknown command %q; see herald-sandbox help", args[0])
 	}
-	words, err := parse(cmd.flags, args[1:])
+	words, err := cmd.parse(args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Printf("flags of herald-sandbox %s:\n", args[0])
+		cmd.flags.SetOutput(os.Stdout)
+		cmd.flags.PrintDefaults()
+		return nil
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", args[0], err)
 	}
 	return cmd.run(ctx, words)
 }
 
 // parse parses flags before, between and after words; all that follows "--" is
 // words.
-func parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	var rest []string
-	if i := slices.Index(args, "--"); i >= 0 {
-		args, rest = args[:i], args[i+1:]
-	}
+func (c command) parse(args []string) ([]string, error) {
 	var words []string
+	verbatim := c.verbatim && !slices.Contains(args, "--")
 	for len(args) > 0 {
-		if err := flags.Parse(args); err != nil {
+		if args[0] == "--" {
+			return append(words, args[1:]...), nil
+		}
+		if verbatim && len(words) > 0 {
+			return append(words, args...), nil
+		}
+		if !strings.HasPrefix(args[0], "-") {
+			words, args = append(words, args[0]), args[1:]
+			continue
+		}
+		if err := c.flags.Parse(args); err != nil {
 			return nil, err
 		}
-		if flags.NArg() == 0 {
-			break
-		}
-		words = append(words, flags.Arg(0))
-		args = flags.Args()[1:]
+		args = afterFlags(args, c.flags.Args())
 	}
-	return append(words, rest...), nil
+	return words, nil
+}
+
+// afterFlags returns what the flag package left of args, with the "--" that it
+// takes for itself.
+func afterFlags(args, left []string) []string {
+	if i := len(args) - len(left) - 1; i >= 0 && args[i] == "--" {
+		return args[i:]
+	}
+	return left
 }
