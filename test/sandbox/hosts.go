@@ -105,12 +105,12 @@ func (s *Sandbox) LinkUp(ctx context.Context, host string) error {
 // Isolate makes the switch drop all frames from and to a host, which keeps its
 // carrier: a broken path that no end can see.
 func (s *Sandbox) Isolate(ctx context.Context, host string) error {
-	return s.port(ctx, "link set %s type bridge_slave state 0", host)
+	return s.port(ctx, "link set %s nomaster", host)
 }
 
 // Rejoin ends Isolate.
 func (s *Sandbox) Rejoin(ctx context.Context, host string) error {
-	return s.port(ctx, "link set %s type bridge_slave state 3", host)
+	return s.port(ctx, "link set %s master br0", host)
 }
 
 func (s *Sandbox) port(ctx context.Context, format, host string) error {

@@ -86,9 +86,13 @@ func nodeLines(n, nodes int) []string {
 
 func podLines(n int) []string {
 	gw4, gw6 := podAddrs(n, 1)
+	own4, own6 := podAddrs(n, podHostNumber)
 	return []string{
 		"link set lo up",
 		"link set eth0 up",
+		// The routes would go with the last address, so one always stays.
+		fmt.Sprintf("addr add %s/32 dev eth0", own4),
+		fmt.Sprintf("addr add %s/128 dev eth0 nodad", own6),
 		fmt.Sprintf("route add %s dev eth0", gw4),
 		fmt.Sprintf("route add %s dev eth0", gw6),
 		fmt.Sprintf("route add 0.0.0.0/0 via %s", gw4),

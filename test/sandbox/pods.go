@@ -85,7 +85,7 @@ func (s *Sandbox) claimPod(ctx context.Context, pod Pod) (Pod, error) {
 			return pod, errors.New("it exists already")
 		}
 	}
-	for number := 2; number <= 254; number++ {
+	for number := 2; number < podHostNumber; number++ {
 		pod.IPv4, pod.IPv6 = podAddrs(nodeNumber(pod.Node), number)
 		if !taken[pod.IPv4] {
 			return pod, writeJSON(s.podPath(pod.Namespace, pod.Name), pod)

@@ -213,7 +213,7 @@ func (s *Sandbox) Signal(name string, signal syscall.Signal) error {
 }
 
 // Stop sends SIGTERM to a process and waits until it has ended: a kube-apiserver
-// can take ten seconds. It keeps what StartAgain needs. Stopping a process that
+// takes seconds. It keeps what StartAgain needs. Stopping a process that
 // is not running does nothing.
 func (s *Sandbox) Stop(ctx context.Context, name string) error {
 	return s.end(ctx, name, syscall.SIGTERM)

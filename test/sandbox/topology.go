@@ -17,6 +17,9 @@ const (
 	lan           = "lan"
 	router        = "router"
 	apiServerPort = 6443
+	// podHostNumber is the last number of a pod host's own address; lower ones
+	// are the pods'.
+	podHostNumber = 254
 )
 
 // fixedHosts are the hosts on the LAN besides the nodes, with the last number
