@@ -329,7 +329,9 @@ func (r record) alive() bool {
 		syscall.Wait4(r.PID, nil, syscall.WNOHANG, nil)
 		return false
 	}
-	return exeOf(r.PID) == r.Exe
+	// One that is just ending has no program any more, but still has its ports.
+	exe := exeOf(r.PID)
+	return exe == "" || exe == r.Exe
 }
 
 func (r record) dead() error {
@@ -363,7 +365,11 @@ func readStat(pid int) (procStat, error) {
 		return procStat{}, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)
-	return procStat{zombie: fields[0] == "Z" || fields[0] == "X", startTime: start}, err
+	// The state is that of the first thread, and files are open until the last
+	// one has ended.
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	ended := fields[0] == "Z" || fields[0] == "X"
+	return procStat{zombie: ended && len(threads) <= 1, startTime: start}, err
 }
 
 // killInside kills every process in the namespaces of a sandbox, recorded or
