@@ -162,15 +162,16 @@ func (s *Sandbox) writeKubeconfigs() error {
 		"admin": s.apiURL(), "kube-controller-manager": lanURL(), "kube-proxy": lanURL(),
 	} {
 		credentials := object{"client-certificate": s.pki(user + ".crt"), "client-key": s.pki(user + ".key")}
-		if err := s.writeKubeconfig(user, server, credentials); err != nil {
+		if err := s.writeKubeconfig(user, server, 0, credentials); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// writeKubeconfig writes a kubeconfig, in JSON, which is YAML too.
-func (s *Sandbox) writeKubeconfig(name, server string, credentials object) error {
+// writeKubeconfig writes a kubeconfig that only its owner can read, in JSON,
+// which is YAML too.
+func (s *Sandbox) writeKubeconfig(name, server string, owner int, credentials object) error {
 	authority, err := os.ReadFile(s.pki("ca.crt"))
 	if err != nil {
 		return err
@@ -187,12 +188,16 @@ func (s *Sandbox) writeKubeconfig(name, server string, credentials object) error
 	if err != nil {
 		return err
 	}
-	return writeFile(s.kubeconfigPath(name), data, 0o600)
+	return writeFile(s.kubeconfigPath(name), data, 0o600, owner)
 }
 
 // KubeconfigFor makes a kubeconfig with a token of a ServiceAccount, good for a
 // day, and returns its path. It is for use in a host; "" is the machine itself.
 func (s *Sandbox) KubeconfigFor(ctx context.Context, host, namespace, account string) (string, error) {
+	return s.kubeconfigFor(ctx, host, namespace, account, 0)
+}
+
+func (s *Sandbox) kubeconfigFor(ctx context.Context, host, namespace, account string, owner int) (string, error) {
 	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", namespace, account)
 	answer, err := s.send(ctx, http.MethodPost, path, "", object{
 		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": object{"expirationSeconds": 24 * 60 * 60},
@@ -208,5 +213,5 @@ func (s *Sandbox) KubeconfigFor(ctx context.Context, host, namespace, account st
 	if host == "" {
 		name, server = name+".outside", s.apiURL()
 	}
-	return s.kubeconfigPath(name), s.writeKubeconfig(name, server, object{"token": request.Status.Token})
+	return s.kubeconfigPath(name), s.writeKubeconfig(name, server, owner, object{"token": request.Status.Token})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -15,6 +14,13 @@ import (
 const (
 	controller = "controller"
 	speaker    = "speaker"
+)
+
+// The ports that they serve metrics on, in their hosts. A second controller
+// manager takes the port after the first one's.
+const (
+	controllerPort = 10258
+	speakerPort    = 7472
 )
 
 const heraldNamespace = "herald-system"
@@ -28,7 +34,7 @@ var speakerCapabilities = []Capability{CapNetRaw, CapNetAdmin, CapNetBindService
 // StartHerald installs Herald from deploy/ and runs its programs with the
 // ServiceAccounts that it ships: the controller manager in the control plane's
 // host, a speaker in each node. Deployment and DaemonSet stay objects without
-// pods. It returns when the processes have been started.
+// pods. It returns when each program listens on its port.
 func (s *Sandbox) StartHerald(ctx context.Context) error {
 	if err := s.checkHeraldPrograms(); err != nil {
 		return err
@@ -36,17 +42,14 @@ func (s *Sandbox) StartHerald(ctx context.Context) error {
 	if err := s.InstallHerald(ctx); err != nil {
 		return fmt.Errorf("installing Herald: %w", err)
 	}
+	var tasks []func() error
 	for i := range s.state.Config.ControllerReplicas {
-		if err := s.startController(ctx, i); err != nil {
-			return err
-		}
+		tasks = append(tasks, func() error { return s.startController(ctx, i) })
 	}
 	for _, node := range s.Nodes() {
-		if err := s.StartSpeaker(ctx, node); err != nil {
-			return err
-		}
+		tasks = append(tasks, func() error { return s.StartSpeaker(ctx, node) })
 	}
-	return nil
+	return together(tasks...)
 }
 
 // InstallHerald applies deploy/crds and deploy/kustomize, and returns when the
@@ -102,42 +105,56 @@ func (s *Sandbox) startController(ctx context.Context, replica int) error {
 	if replica > 0 {
 		name = fmt.Sprintf("%s-%d", controller, replica+1)
 	}
-	return s.Start(Process{
+	port := controllerPort + replica
+	return s.startListening(ctx, port, Process{
 		Name: name, Host: controlPlane, UID: heraldUser, GID: heraldUser,
 		Args: append([]string{
 			s.heraldProgram("herald-controller-manager"),
 			"--cloud-provider=herald",
 			"--kubeconfig=" + kubeconfig,
 			"--leader-elect=true",
-			fmt.Sprintf("--secure-port=%d", 10258+10*replica),
+			fmt.Sprintf("--secure-port=%d", port),
 		}, s.state.Config.ControllerArgs...),
 	})
 }
 
-// StartSpeaker starts the speaker of one node.
+// StartSpeaker starts the speaker of one node and returns when it listens.
 func (s *Sandbox) StartSpeaker(ctx context.Context, node string) error {
 	kubeconfig, err := s.heraldKubeconfig(ctx, "herald-speaker")
 	if err != nil {
 		return err
 	}
-	return s.Start(Process{
+	return s.startListening(ctx, speakerPort, Process{
 		Name: speaker + "-" + node, Host: node, UID: heraldUser, GID: heraldUser, Capabilities: speakerCapabilities,
 		Args: append([]string{
 			s.heraldProgram("herald-speaker"),
 			"--kubeconfig=" + kubeconfig,
 			"--node-name=" + node,
-			"--metrics-bind-address=127.0.0.1:7472",
+			fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", speakerPort),
 		}, s.state.Config.SpeakerArgs...),
+	})
+}
+
+// startListening starts a process and waits until it listens on the loopback of
+// its host, which proves that it has read its configuration.
+func (s *Sandbox) startListening(ctx context.Context, port int, p Process) error {
+	if err := s.Start(p); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return s.waitFor(ctx, p.Name, func() error {
+		conn, err := s.Dialer(p.Host)(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return err
+		}
+		return conn.Close()
 	})
 }
 
 // heraldKubeconfig makes a kubeconfig that only Herald's user can read.
 func (s *Sandbox) heraldKubeconfig(ctx context.Context, account string) (string, error) {
-	path, err := s.KubeconfigFor(ctx, controlPlane, heraldNamespace, account)
-	if err != nil {
-		return "", err
-	}
-	return path, os.Chown(path, heraldUser, heraldUser)
+	return s.kubeconfigFor(ctx, controlPlane, heraldNamespace, account, heraldUser)
 }
 
 func (s *Sandbox) heraldProgram(name string) string {

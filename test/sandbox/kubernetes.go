@@ -43,7 +43,8 @@ func EnsureKubernetes(ctx context.Context, root string, progress io.Writer) (str
 	build := func(ctx context.Context, temp string) error {
 		return buildKubernetes(ctx, source, version, temp, progress)
 	}
-	built, err := once(ctx, dir, build)
+	busy := func() { fmt.Fprintf(progress, "Kubernetes %s: waiting for another process that builds it\n", version) }
+	built, err := once(ctx, dir, busy, build)
 	if err != nil {
 		return "", fmt.Errorf("building Kubernetes: %w", err)
 	}
@@ -204,7 +205,7 @@ func ensureHostProgram(ctx context.Context, root string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = once(ctx, dir, func(ctx context.Context, temp string) error {
+	_, err = once(ctx, dir, func() {}, func(ctx context.Context, temp string) error {
 		return goCommand(ctx, source, io.Discard, "build", "-trimpath", "-o", filepath.Join(temp, "sandbox-host"), ".")
 	})
 	if err != nil {
@@ -214,13 +215,13 @@ func ensureHostProgram(ctx context.Context, root string) (string, error) {
 }
 
 // once makes the folder dir by build, which fills a temporary folder, unless it
-// exists. Of several processes that want it at the same time one builds. built
-// tells whether it was this one.
-func once(ctx context.Context, dir string, build func(ctx context.Context, temp string) error) (built bool, err error) {
+// exists. Of several processes that want it at the same time one builds, the
+// others call busy and wait. built tells whether it was this one.
+func once(ctx context.Context, dir string, busy func(), build func(ctx context.Context, temp string) error) (built bool, err error) {
 	if exists(dir) {
 		return false, nil
 	}
-	unlock, err := lock(ctx, dir+".lock")
+	unlock, err := lock(ctx, dir+".lock", busy)
 	if err != nil {
 		return false, err
 	}
@@ -243,9 +244,10 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// lock takes the lock of a file, made if need be, and waits for it as long as
-// ctx lasts. The kernel gives it back when the process ends.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
+// lock takes the lock of a file, made if need be. If another process has it,
+// lock calls busy and waits as long as ctx lasts. The kernel gives it back when
+// the process ends.
+func lock(ctx context.Context, path string, busy func()) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -253,9 +255,11 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = poll(ctx, 100*time.Millisecond, func() error {
-		return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	})
+	try := func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	if try() != nil {
+		busy()
+		err = poll(ctx, 100*time.Millisecond, try)
+	}
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("waiting for %s: %w", path, err)

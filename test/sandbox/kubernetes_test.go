@@ -60,7 +60,7 @@ func TestOnceBuildsOnce(t *testing.T) {
 		return os.WriteFile(filepath.Join(temp, "program"), nil, 0o755)
 	}
 	want := func() error {
-		_, err := once(t.Context(), dir, build)
+		_, err := once(t.Context(), dir, func() {}, build)
 		return err
 	}
 	if err := together(want, want, want, want); err != nil {
@@ -74,7 +74,7 @@ func TestOnceBuildsOnce(t *testing.T) {
 func TestOnceLeavesNothingOfAFailedBuild(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "built")
 	broken := errors.New("broken")
-	_, err := once(t.Context(), dir, func(context.Context, string) error { return broken })
+	_, err := once(t.Context(), dir, func() {}, func(context.Context, string) error { return broken })
 	if !errors.Is(err, broken) || exists(dir) || exists(dir+".new") {
 		t.Errorf("error %v, built %t, half built %t", err, exists(dir), exists(dir+".new"))
 	}

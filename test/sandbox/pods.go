@@ -69,7 +69,7 @@ func (p Pod) withDefaults() Pod {
 
 // claimPod chooses free addresses for a pod and records it with them.
 func (s *Sandbox) claimPod(ctx context.Context, pod Pod) (Pod, error) {
-	unlock, err := lock(ctx, filepath.Join(s.dir, "pod.lock"))
+	unlock, err := lock(ctx, filepath.Join(s.dir, "pod.lock"), func() {})
 	if err != nil {
 		return pod, err
 	}

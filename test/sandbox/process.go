@@ -54,10 +54,10 @@ type Process struct {
 type record struct {
 	Process
 	PID int
-	// StartTime (clock ticks since boot) and Exe tell the process from a later
-	// one with the same PID.
+	// StartTime (clock ticks since boot) and Boot (which boot) tell the process
+	// from a later one with the same PID. Its program does not: exec(3) changes it.
 	StartTime uint64
-	Exe       string
+	Boot      string
 }
 
 // ErrNoProcess says that the sandbox never started a process of that name.
@@ -92,7 +92,7 @@ func (s *Sandbox) Start(p Process) error {
 	if err != nil {
 		return fmt.Errorf("starting %s: it ended at once: %s", p.Name, s.lastLog(p.Name))
 	}
-	r.StartTime, r.Exe = stat.startTime, exeOf(r.PID)
+	r.StartTime, r.Boot = stat.startTime, bootID()
 	return s.writeRecord(r)
 }
 
@@ -322,16 +322,14 @@ func (r record) alive() bool {
 		return false
 	}
 	stat, err := readStat(r.PID)
-	if err != nil || stat.startTime != r.StartTime {
+	if err != nil || stat.startTime != r.StartTime || r.Boot != bootID() {
 		return false
 	}
 	if stat.zombie {
 		syscall.Wait4(r.PID, nil, syscall.WNOHANG, nil)
 		return false
 	}
-	// One that is just ending has no program any more, but still has its ports.
-	exe := exeOf(r.PID)
-	return exe == "" || exe == r.Exe
+	return true
 }
 
 func (r record) dead() error {
@@ -341,11 +339,10 @@ func (r record) dead() error {
 	return nil
 }
 
-// exeOf returns the program of a process, "" if it has gone. The path stays the
-// same when the file is replaced by a new build.
-func exeOf(pid int) string {
-	path, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return strings.TrimSuffix(path, " (deleted)")
+// bootID is another one after each boot, on which clock ticks start anew.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
 }
 
 type procStat struct {
@@ -441,13 +438,17 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(data, '\n'), 0o644)
+	return writeFile(path, append(data, '\n'), 0o644, 0)
 }
 
-// writeFile replaces a file in one step, so that no reader sees half of it.
-func writeFile(path string, data []byte, mode os.FileMode) error {
+// writeFile replaces a file in one step, so that no reader sees half of it, or
+// one that is not theirs yet.
+func writeFile(path string, data []byte, mode os.FileMode, owner int) error {
 	temp := fmt.Sprintf("%s.%d", path, os.Getpid())
 	if err := os.WriteFile(temp, data, mode); err != nil {
+		return err
+	}
+	if err := os.Chown(temp, owner, owner); err != nil {
 		return err
 	}
 	return os.Rename(temp, path)

@@ -18,7 +18,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := record{PID: cmd.Process.Pid, StartTime: stat.startTime, Exe: exeOf(cmd.Process.Pid)}
+	r := record{PID: cmd.Process.Pid, StartTime: stat.startTime, Boot: bootID()}
 	if !r.alive() {
 		t.Error("a running process is not alive")
 	}
@@ -35,7 +35,7 @@ func TestAnotherProcessWithTheSamePIDIsNotAlive(t *testing.T) {
 	}
 	later, other := own, own
 	later.StartTime++
-	other.Exe = "/bin/other"
+	other.Boot = "another"
 	for _, r := range []record{later, other, {PID: 0}} {
 		if r.alive() {
 			t.Errorf("%+v is alive", r)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -41,7 +42,8 @@ type Config struct {
 	BinDir string
 	// ControllerReplicas is how many controller managers run; 1 when 0.
 	ControllerReplicas int
-	// ControllerArgs and SpeakerArgs are further arguments of those programs.
+	// ControllerArgs and SpeakerArgs are further arguments of those programs;
+	// the ports stay those of the sandbox.
 	ControllerArgs, SpeakerArgs []string
 	// Detach makes the sandbox outlive the process that starts it. Otherwise
 	// the next Up, under whatever name, takes it down when that process is gone.
@@ -239,7 +241,7 @@ func (s *Sandbox) build(ctx context.Context) (err error) {
 
 // claim takes the name for this sandbox, and takes down what has no owner.
 func (s *Sandbox) claim(ctx context.Context) error {
-	unlock, err := lock(ctx, filepath.Join(stateDir, ".lock"))
+	unlock, err := lock(ctx, filepath.Join(stateDir, ".lock"), func() {})
 	if err != nil {
 		return err
 	}
@@ -273,7 +275,8 @@ func (s *Sandbox) removeLeftovers(ctx context.Context) error {
 			continue
 		}
 		other := &Sandbox{dir: filepath.Join(stateDir, entry.Name())}
-		if readJSON(other.statePath(), &other.state) == nil && other.inUse() {
+		err := readJSON(other.statePath(), &other.state)
+		if err == nil && other.inUse(entry.Name() == s.Name()) {
 			continue
 		}
 		s.say("cleaning up what an earlier run of sandbox %s left", entry.Name())
@@ -285,19 +288,26 @@ func (s *Sandbox) removeLeftovers(ctx context.Context) error {
 }
 
 // inUse tells whether somebody may count on a sandbox: the process that started
-// it lives, or it was left running on purpose and still has its control plane.
-func (s *Sandbox) inUse() bool {
+// it lives, or it was left running on purpose. Who wants its name gets it unless
+// its cluster is whole; for others it must have nothing left that runs.
+func (s *Sandbox) inUse(wanted bool) bool {
 	if s.state.Owner.alive() {
 		return true
 	}
-	return s.state.Started && s.state.Config.Detach &&
-		s.Running(etcd) && s.Running(apiServer) && s.Running(apiForwarder)
+	if !s.state.Started || !s.state.Config.Detach {
+		return false
+	}
+	if wanted {
+		return s.Running(etcd) && s.Running(apiServer) && s.Running(apiForwarder)
+	}
+	all, _ := s.records()
+	return slices.ContainsFunc(all, record.alive)
 }
 
 func ownRecord() record {
 	pid := os.Getpid()
 	stat, _ := readStat(pid)
-	return record{PID: pid, StartTime: stat.startTime, Exe: exeOf(pid)}
+	return record{PID: pid, StartTime: stat.startTime, Boot: bootID()}
 }
 
 // start starts everything, in the order in which things need each other.
