@@ -117,7 +117,11 @@ func goCommand(ctx context.Context, dir string, progress io.Writer, args ...stri
 		return err
 	}
 	rest := follow(output, progress)
-	if err := cmd.Wait(); err != nil {
+	err = cmd.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("go %s: %w: %s", args[0], err, rest)
 	}
 	return nil

@@ -143,10 +143,15 @@ func (s *Sandbox) SetPodReady(ctx context.Context, namespace, name string, ready
 		return err
 	}
 	v4, v6 := lanAddrs(pod.Node)
+	now := time.Now().UTC().Format(time.RFC3339)
 	status := object{"status": object{
-		"phase": "Running", "startTime": time.Now().UTC().Format(time.RFC3339),
+		"phase": "Running", "startTime": now,
 		"hostIP": v4.String(), "hostIPs": []object{{"ip": v4.String()}, {"ip": v6.String()}},
 		"podIP": pod.IPv4.String(), "podIPs": []object{{"ip": pod.IPv4.String()}, {"ip": pod.IPv6.String()}},
+		"containerStatuses": []object{{
+			"name": "server", "image": "sandbox", "imageID": "", "restartCount": 0, "ready": ready, "started": true,
+			"state": object{"running": object{"startedAt": now}},
+		}},
 		"conditions": []object{condition("Ready", ready), condition("ContainersReady", ready), condition("PodScheduled", true)},
 	}}
 	_, err = s.send(ctx, http.MethodPatch, podsURL(namespace)+"/"+name+"/status", MergePatch, status)
