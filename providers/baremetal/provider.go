@@ -392,32 +392,31 @@ func (p *Provider) abandon(writes []*claimWrite) {
 }
 
 // Explain implements the service controller's Explainer: the addresses with
-// their pools, and what stands in the way of announcing them.
+// their pools, and what stands in the way of announcing them. That a Service
+// has no endpoint is not said: it comes and goes, and stands beside it anyway.
 func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := keyOf(service)
-	var parts []string
+	var given, withheld []string
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
-		if vip == nil || slices.Contains(shownBy(service), addr) && findClaim(vip, key.Namespace, key.Name) < 0 {
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
 			continue
 		}
-		part := fmt.Sprintf("%s is from pool %q", addr, vip.Spec.Pool)
-		if hold := vip.Spec.Hold; hold != "" {
-			part += fmt.Sprintf(", not announced: %s", hold)
+		given = append(given, fmt.Sprintf("%s from pool %q", addr, vip.Spec.Pool))
+		if hold := vip.Spec.Hold; hold != "" && hold != v1alpha1.NoReadyEndpoints {
+			withheld = append(withheld, fmt.Sprintf("%s is not announced: %s.", addr, hold))
 		}
-		parts = append(parts, part+".")
 	}
-	if len(parts) == 0 {
+	if len(given) == 0 {
 		return "", ""
 	}
-	reason := v1alpha1.AddressAssigned
+	message := strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, withheld...), " ")
 	if refusal := p.waiting[key]; refusal != nil {
-		reason = v1alpha1.AddressPartial
-		parts = append(parts, refusal.Message)
+		return v1alpha1.AddressPartial, message + " " + refusal.Message
 	}
-	return reason, strings.Join(parts, " ")
+	return v1alpha1.AddressAssigned, message
 }
 
 // status is status.loadBalancer for the addresses; the caller locks.

@@ -122,16 +122,19 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	return errStale
 }
 
-// tellPlacement tells the Services when their address begins or ceases to be
-// held, and its VirtualIP when no node can announce it.
+// tellPlacement tells the Services that their address ceased to be announced,
+// and why.
 func (p *Provider) tellPlacement(ctx context.Context, before, after *v1alpha1.VirtualIP, why string) {
 	if before.Spec.Hold == after.Spec.Hold {
 		return
 	}
-	p.wakeClaims(after)
-	if after.Spec.Hold == v1alpha1.NoCandidates {
+	if before.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold == v1alpha1.NoCandidates {
+		p.wakeClaims(after) // their conditions say it
+	}
+	announced := before.Status.Owner != ""
+	if after.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold != "" && announced {
 		p.Recorder.Event(after, corev1.EventTypeWarning, string(after.Spec.Hold), why)
-		p.event(ctx, after, corev1.EventTypeWarning, after.Spec.Hold, after.Spec.Address+": "+why)
+		p.event(ctx, after, corev1.EventTypeWarning, after.Spec.Hold, fmt.Sprintf("%s is not announced. %s", after.Spec.Address, why))
 	}
 }
 
