@@ -348,8 +348,10 @@ func (p *Provider) write(ctx context.Context, w *claimWrite) error {
 		return fmt.Errorf("writing VirtualIP %s: %w", v1alpha1.VirtualIPName(w.addr), err)
 	}
 	p.countPool(w.addr, w.desired)
-	if w.before != nil && w.desired != nil {
-		p.places.Add(w.addr) // the claims decide who may announce it
+	if w.desired != nil {
+		// The claims decide who may announce it, and what else that depends on
+		// may have changed while this was written.
+		p.places.Add(w.addr)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ const heraldNamespace = "herald-system"
 const heraldUser = 65532
 
 // speakerCapabilities are what the DaemonSet grants the speaker.
-var speakerCapabilities = []Capability{CapNetRaw, CapNetAdmin, CapNetBindService, CapSysNice}
+var speakerCapabilities = []Capability{CapNetRaw}
 
 // StartHerald installs Herald from deploy/ and runs its programs with the
 // ServiceAccounts that it ships: the controller manager in the control plane's

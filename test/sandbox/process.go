@@ -444,14 +444,19 @@ func writeJSON(path string, value any) error {
 // writeFile replaces a file in one step, so that no reader sees half of it, or
 // one that is not theirs yet.
 func writeFile(path string, data []byte, mode os.FileMode, owner int) error {
-	temp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.WriteFile(temp, data, mode); err != nil {
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
 		return err
 	}
-	if err := os.Chown(temp, owner, owner); err != nil {
-		return err
+	_, err = temp.Write(data)
+	err = errors.Join(err, temp.Chmod(mode), temp.Chown(owner, owner), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), path)
 	}
-	return os.Rename(temp, path)
+	if err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return nil
 }
 
 func readJSON(path string, value any) error {

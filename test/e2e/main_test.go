@@ -1,0 +1,97 @@
+// Package e2e proves on a real cluster what Herald promises: a real API server,
+// real kube-proxies, hosts of their own, and the shipped programs with the
+// shipped ServiceAccounts.
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/test/sandbox"
+)
+
+// The cluster that all tests use, one after the other or side by side: each
+// has namespaces, pools and address ranges of its own. What disturbs others
+// (losing a node, restarting Herald) is done by tests that are not parallel.
+var (
+	box    *sandbox.Sandbox
+	kube   kubernetes.Interface
+	herald *client.Clients
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the end-to-end tests need root: they make network namespaces")
+		return 1
+	}
+	ctx := context.Background()
+	var err error
+	box, err = sandbox.Up(ctx, sandbox.Config{Name: "e2e", ControllerArgs: []string{"-v=2"}, SpeakerArgs: []string{"-v=2"}, Progress: os.Stderr})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "starting the cluster:", err)
+		return 1
+	}
+	code := 1
+	if err := connect(); err != nil {
+		fmt.Fprintln(os.Stderr, "connecting to the cluster:", err)
+	} else {
+		code = m.Run()
+	}
+	if code != 0 {
+		saveLogs()
+	}
+	if err := box.Down(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "ending the cluster:", err)
+		return 1
+	}
+	return code
+}
+
+func connect() error {
+	config, err := clientcmd.BuildConfigFromFlags("", box.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 1000, 2000
+	if kube, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	if herald, err = client.New(config); err != nil {
+		return err
+	}
+	// Ranges for tests, on the link for every host that asks for them.
+	for _, host := range []string{"client", "client2"} {
+		for _, route := range [][]string{
+			{"ip", "route", "add", "198.18.0.0/15", "dev", "eth0"},
+			{"ip", "-6", "route", "add", "2001:db8:18::/48", "dev", "eth0"},
+		} {
+			if _, err := box.Exec(context.Background(), host, route...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// saveLogs keeps what Herald logged, for whoever looks into a failure.
+func saveLogs() {
+	dir := os.Getenv("E2E_LOGS")
+	if dir == "" {
+		return
+	}
+	if err := os.CopyFS(dir, os.DirFS(box.Dir()+"/log")); err != nil {
+		fmt.Fprintln(os.Stderr, "keeping the logs:", err)
+	}
+}
