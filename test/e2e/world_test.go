@@ -429,7 +429,9 @@ func families(policy corev1.IPFamilyPolicy, families ...corev1.IPFamily) func(*c
 	}
 }
 
-func local(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal }
+func local(s *corev1.Service) {
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+}
 
 func annotated(pairs ...string) func(*corev1.Service) {
 	return func(s *corev1.Service) {
@@ -450,4 +452,3 @@ func all(edits ...func(*corev1.Service)) func(*corev1.Service) {
 		}
 	}
 }
-
