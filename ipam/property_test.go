@@ -129,7 +129,7 @@ func (w *world) assign(t *testing.T) {
 		if after := dump(w.a); after != before {
 			t.Errorf("%v changed something:\n%s", err, cmp.Diff(before, after))
 		}
-		w.exhausted(t, r, err)
+		w.exhausted(t, err)
 		return
 	}
 	for _, addr := range got.Released {
@@ -177,7 +177,7 @@ func (w *world) given(t *testing.T, r *Request, addr netip.Addr, before bool) {
 }
 
 // exhausted says whether a pool that is said to be full is full.
-func (w *world) exhausted(t *testing.T, r *Request, err error) {
+func (w *world) exhausted(t *testing.T, err error) {
 	no, _ := errors.AsType[*Refusal](err)
 	if no.Reason != PoolExhausted {
 		return

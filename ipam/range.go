@@ -49,8 +49,8 @@ func parseFromTo(from, to string) (Range, error) {
 }
 
 func parseCIDR(s string) (Range, error) {
-	if strings.Contains(s, "%") {
-		return Range{}, fmt.Errorf("%q has a zone: write the network without %q", s, s[strings.Index(s, "%"):])
+	if _, zone, ok := strings.Cut(s, "%"); ok {
+		return Range{}, fmt.Errorf("%q has a zone: write the network without %q", s, "%"+zone)
 	}
 	prefix, err := netip.ParsePrefix(s)
 	if err != nil {

@@ -17,12 +17,10 @@ func (cloud) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) 
 
 func (cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return nil, false }
 
-//nolint:staticcheck // the interface asks for it
 func (cloud) Instances() (cloudprovider.Instances, bool) { return nil, false }
 
 func (cloud) InstancesV2() (cloudprovider.InstancesV2, bool) { return nil, false }
 
-//nolint:staticcheck // the interface asks for it
 func (cloud) Zones() (cloudprovider.Zones, bool) { return nil, false }
 
 func (cloud) Clusters() (cloudprovider.Clusters, bool) { return nil, false }

@@ -232,7 +232,8 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*cl
 			p.places.Add(given.Addr)
 		}
 	}
-	return p.planWrites(service, request.Key, &assignment, shown), assignment, nil
+	writes := p.planWrites(service, request.Key, &assignment, shown)
+	return writes, assignment, nil
 }
 
 // planWrites turns an assignment into writes: claims first, so that the

@@ -37,7 +37,6 @@ const (
 	placers = 4
 )
 
-
 // leaseInformer watches the speakers' Leases; each is named after its node.
 func leaseInformer(client kubernetes.Interface, namespace string) cache.SharedIndexInformer {
 	return coordinationinformers.NewFilteredLeaseInformer(client, namespace, 0, cache.Indexers{}, func(options *metav1.ListOptions) {

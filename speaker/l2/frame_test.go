@@ -1,10 +1,12 @@
 package l2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -256,7 +258,7 @@ func ndpFrame(source, destination netip.Addr, m ndplib.Message) []byte {
 	}
 	header := append([]byte{0x60, 0, 0, 0, 0, byte(len(payload)), 58, 255}, source.AsSlice()...)
 	header = append(header, destination.AsSlice()...)
-	frame := append(hostMAC[:], 0x86, 0xdd)
+	frame := append(slices.Clone(hostMAC[:]), 0x86, 0xdd)
 	frame = append(append(frame, header...), payload...)
 	group := groupMAC(destination)
 	return append(group[:], frame...)
@@ -327,7 +329,7 @@ func describe(frame []byte) string {
 	}
 	// The library makes the checksum anew; it must be the one that we sent.
 	again, err := ndplib.MarshalMessageChecksum(m, source, destination)
-	if err != nil || string(again) != string(frame[54:]) || int(frame[19]) != len(again) {
+	if err != nil || !bytes.Equal(again, frame[54:]) || int(frame[19]) != len(again) {
 		return fmt.Sprintf("%s bad checksum or length", head)
 	}
 	return fmt.Sprintf("%s NA %s > %s hops %d router=%t solicited=%t override=%t target %s at %s", head, source, destination,

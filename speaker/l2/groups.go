@@ -73,7 +73,7 @@ func (g *groups) join(group netip.Addr) error {
 		return err
 	}
 	if err := fresh.join(group); err != nil {
-		fresh.Close()
+		_ = fresh.Close()
 		return err
 	}
 	socket := &memberships{groupSocket: fresh}
@@ -96,11 +96,11 @@ func (g *groups) leave(group netip.Addr, socket *memberships) {
 	socket.count--
 	socket.full = false
 	if socket.count > 0 {
-		socket.leave(group)
+		_ = socket.leave(group)
 		return
 	}
-	socket.Close()
+	_ = socket.Close()
 	g.sockets = slices.DeleteFunc(g.sockets, func(s *memberships) bool { return s == socket })
 }
 
-func (g *groups) close() { g.set(nil) }
+func (g *groups) close() { _ = g.set(nil) }

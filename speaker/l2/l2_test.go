@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -325,7 +326,7 @@ func BenchmarkSet(b *testing.B) {
 		addr = addr.Next()
 		desired = append(desired, Announcement{addr, "eth0"})
 	}
-	with := append(desired, Announcement{v4, "eth0"})
+	with := append(slices.Clone(desired), Announcement{v4, "eth0"})
 	for b.Loop() {
 		r.Set(testInterfaces, with)
 		r.Set(testInterfaces, desired)

@@ -95,7 +95,7 @@ func (p *port) listen(proto protocol, addrs []netip.Addr) (opened bool, err erro
 			p.addrs[proto] = addrs
 			return false, nil
 		}
-		p.conns[proto].Close()
+		_ = p.conns[proto].Close()
 		p.conns[proto], p.addrs[proto] = nil, nil
 	}
 	if len(addrs) == 0 {
@@ -113,7 +113,7 @@ func (p *port) listen(proto protocol, addrs []netip.Addr) (opened bool, err erro
 func (p *port) close() {
 	p.setTable(table{})
 	for _, proto := range protocols {
-		p.listen(proto, nil)
+		_, _ = p.listen(proto, nil)
 	}
 }
 

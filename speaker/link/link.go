@@ -77,7 +77,7 @@ func receive(ctx context.Context, next func() error, changes chan<- struct{}) er
 		err := next()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end of ctx has closed the socket
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil && !errors.Is(err, unix.ENOBUFS):

@@ -47,13 +47,13 @@ exec %s pod --addresses 127.0.0.1 --tcp %d --udp %d
 // manifests, readable by everybody.
 func standInTree(t *testing.T) string {
 	t.Helper()
-	real, err := findRoot("")
+	source, err := findRoot("")
 	must(t, err)
-	program, err := ensureHostProgram(t.Context(), real)
+	program, err := ensureHostProgram(t.Context(), source)
 	must(t, err)
 	root := t.TempDir()
 	must(t, os.Chmod(filepath.Dir(root), 0o755))
-	must(t, os.Symlink(filepath.Join(real, "test"), filepath.Join(root, "test")))
+	must(t, os.Symlink(filepath.Join(source, "test"), filepath.Join(root, "test")))
 	// Herald's user may not be able to walk to the cache.
 	host := filepath.Join(root, "bin/sandbox-host")
 	data, err := os.ReadFile(program)

@@ -76,9 +76,6 @@ func buildKubernetes(ctx context.Context, source, version, dir string, progress 
 	if err := goCommand(ctx, source, progress, args...); err != nil {
 		return err
 	}
-	if err := goCommand(ctx, source, progress, "vet", "-trimpath", "."); err != nil {
-		return err
-	}
 	for _, name := range kubePrograms {
 		if err := os.Symlink("kube", filepath.Join(dir, name)); err != nil {
 			return err

@@ -37,7 +37,8 @@ func commands() map[string]command {
 func newFlags(command string) (flags *flag.FlagSet, name *string) {
 	flags = flag.NewFlagSet(command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	return flags, flags.String("name", defaultName, "name of the sandbox")
+	name = flags.String("name", defaultName, "name of the sandbox")
+	return flags, name
 }
 
 // openCommand is a command on a running sandbox with no flags but the name.

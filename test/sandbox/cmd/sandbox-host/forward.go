@@ -19,7 +19,7 @@ func forward(ctx context.Context, target string) error {
 	for {
 		conn, err := listener.Accept()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // closed by the end of ctx
 		}
 		if err != nil {
 			return err

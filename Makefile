@@ -1,0 +1,88 @@
+# Herald's machinery. "make" alone lists what there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LOGS := .test-logs
+
+# Programs are static. Every step compiles with the same settings, so that one
+# finds in Go's cache what another has made; only -race is different.
+export CGO_ENABLED := 0
+export GOFLAGS := $(strip $(shell go env GOFLAGS) -trimpath -buildvcs=false)
+export GOWORK := off
+# nft, iptables and others are there on Debian, also when a shell leaves it out.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+GOTEST := go run ./hack/gotest -logs $(LOGS)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build Herald and its sandbox into bin/
+	@mkdir -p bin
+	@go build -ldflags '-s -w -X github.com/heraldlb/herald/version.version=$(VERSION)' -o bin/ ./cmd/...
+	@go -C test/sandbox build -o ../../bin/ ./cmd/herald-sandbox
+
+.PHONY: demo
+demo: deps build ## Show Herald at work in a real cluster on this machine (KEEP=1 leaves it running)
+	@hack/demo
+
+.PHONY: test
+test: ## Build and check everything: deps, lint, verify, tests, end-to-end tests
+	@hack/test
+
+.PHONY: test-unit
+test-unit: ## Tests of the packages, with the race detector
+	@CGO_ENABLED=1 $(GOTEST) -suite $@ -- -race -timeout 15m ./...
+
+.PHONY: test-sandbox
+test-sandbox: build kubernetes ## Tests of the sandbox itself (root)
+	@$(GOTEST) -suite $@ -dir test/sandbox -each -- -count=1 -timeout 20m ./...
+
+.PHONY: test-e2e
+test-e2e: build kubernetes ## End-to-end tests in the sandbox (root)
+ifneq ($(wildcard test/e2e/go.mod),)
+	@$(GOTEST) -suite $@ -dir test/e2e -each -- -count=1 -timeout 40m ./...
+else
+	@echo "skipped: there is no test/e2e"
+endif
+
+.PHONY: kubernetes
+kubernetes: build ## Build the sandbox's Kubernetes into the cache, once
+	@bin/herald-sandbox build 2>&1 | awk '!/packages compiled/ || ++n % 6 == 0 { print; fflush() }'
+
+.PHONY: lint
+lint: ## gofmt, go vet and golangci-lint in each module
+	@hack/lint
+
+.PHONY: verify
+verify: build ## Fail if generated files, go.mod or go.sum are not what they should be
+	@hack/verify
+
+.PHONY: generate
+generate: build ## Write generated code, CRDs and docs/reference anew
+	@hack/generate .
+
+.PHONY: bench
+bench: ## Benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is called
+	@hack/vuln
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing (root)
+	@hack/deps
+
+.PHONY: deps-test
+deps-test: ## As deps, with the C compiler that the race detector needs
+	@hack/deps race
+
+.PHONY: clean
+clean: ## Remove what was built here; caches stay
+	@rm -rf bin $(LOGS)
