@@ -6,6 +6,7 @@ SHELL := bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LOGS := .test-logs
+comma := ,
 
 # Programs are static. Every step compiles with the same settings, so that one
 # finds in Go's cache what another has made; only -race is different.
@@ -68,8 +69,9 @@ generate: build ## Write generated code, CRDs and docs/reference anew
 	@hack/generate .
 
 .PHONY: bench
-bench: ## Benchmarks
+bench: build kubernetes ## Benchmarks: packages, and a storm of Services in a cluster (root; SERVICES=1000,3000)
 	@go test -run '^$$' -bench . -benchmem ./...
+	@go -C test/e2e run ./bench -services $(or $(SERVICES),1000$(comma)3000)
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called

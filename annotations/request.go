@@ -89,7 +89,7 @@ func parseAddresses(all []said) ([]netip.Addr, *v1alpha1.Refusal) {
 			continue
 		}
 		// loadBalancerIP holds one address: it agrees with a list that has it.
-		if s.by == "spec.loadBalancerIP" && slices.Contains(first, addresses[0]) {
+		if s.by == "spec.loadBalancerIP" && len(addresses) == 1 && slices.Contains(first, addresses[0]) {
 			continue
 		}
 		if !slices.Equal(first, addresses) {

@@ -80,11 +80,12 @@ func Load(path string) (*CloudConfig, error) {
 }
 
 // Parse reads the text of the file. Fields that it does not name are those of
-// the default configuration. The error names every field that is wrong.
+// the default configuration. The error names every field that is wrong, on one
+// line: it is read on stderr.
 func Parse(text []byte) (*CloudConfig, error) {
 	config := &CloudConfig{}
 	if err := yaml.UnmarshalStrict(text, config); err != nil {
-		return nil, err
+		return nil, errors.New(strings.Join(strings.Fields(err.Error()), " "))
 	}
 	var errs []error
 	if config.APIVersion != APIVersion || config.Kind != Kind {
@@ -108,7 +109,6 @@ func Parse(text []byte) (*CloudConfig, error) {
 			errs = append(errs, fmt.Errorf("classes[%s].provider %q: want %s", name, class.Provider, strings.Join(providers, " or ")))
 		}
 	}
-	// One line: it is read on stderr.
 	messages := make([]string, len(errs))
 	for i, err := range errs {
 		messages[i] = err.Error()

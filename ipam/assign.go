@@ -314,7 +314,7 @@ func (p *pool) why(r *Request, family int, no Reason) string {
 	case noFamily:
 		return fmt.Sprintf("%s has no %s addresses", p.Name, families[family])
 	case NamespaceQuota:
-		return fmt.Sprintf("%s gives a namespace %d and %s has them", p.Name, p.MaxPerNamespace, r.Key.Namespace)
+		return fmt.Sprintf("%s gives a namespace %d (maxPerNamespace) and %s has them", p.Name, p.MaxPerNamespace, r.Key.Namespace)
 	}
 	return fmt.Sprintf("%s has all its %d taken", p.Name, part.capacity())
 }

@@ -75,7 +75,7 @@ func TestAssign(t *testing.T) {
 		{"exhausted", []Pool{one, two}, []fact{holds(api, "10.0.0.1", Claim{}), holds(api, "10.0.2.1", Claim{}), reserved(api, "10.0.2.2")}, Request{Families: v4},
 			"PoolExhausted: No pool gives shop/web an IPv4 address (one has all its 1 taken; two has all its 2 taken): add addresses, or release some."},
 		{"quota", []Pool{small}, []fact{holds(api, "10.0.9.3", Claim{})}, Request{Families: v4},
-			"NamespaceQuota: No pool gives shop/web an IPv4 address (small gives a namespace 1 and shop has them): release an address of the namespace, or raise maxPerNamespace."},
+			"NamespaceQuota: No pool gives shop/web an IPv4 address (small gives a namespace 1 (maxPerNamespace) and shop has them): release an address of the namespace, or raise maxPerNamespace."},
 		{"quota of another namespace", []Pool{small}, []fact{holds(mail, "10.0.9.3", Claim{})}, Request{Families: v4, Addresses: addrs("10.0.9.4")},
 			"10.0.9.4 of small; added 10.0.9.4"},
 		{"quota when one takes the other's place", []Pool{small}, []fact{holds(web, "10.0.9.3", Claim{})}, Request{Families: v4, Addresses: addrs("10.0.9.4")},

@@ -61,6 +61,7 @@ func (w *statusWriter) want(snapshot Snapshot, decision Decision) {
 		vips[vip.Name] = vip
 	}
 	w.mu.Lock()
+	first := w.vips == nil
 	w.snapshot, w.decision, w.vips = snapshot, decision, vips
 	w.mu.Unlock()
 	for name, verdict := range decision.Verdicts {
@@ -68,7 +69,11 @@ func (w *statusWriter) want(snapshot Snapshot, decision Decision) {
 			w.queue.Add(name)
 		}
 	}
-	w.queue.AddAfter("", speakerDelay)
+	delay := speakerDelay
+	if first {
+		delay = 0
+	}
+	w.queue.AddAfter("", delay)
 }
 
 // announcing is how many addresses this node answers for.

@@ -29,10 +29,13 @@ const (
 	AddressAssigned  Reason = "AddressAssigned"
 	AddressPartial   Reason = "AddressPartial"
 	AddressReleased  Reason = "AddressReleased"
+	AddressAdopted   Reason = "AddressAdopted"
 	AddressReplaced  Reason = "AddressReplaced"
 	VirtualIPRemade  Reason = "VirtualIPRemade"
 	LoadBalancerMade Reason = "LoadBalancerMade"
 	SyncFailed       Reason = "SyncFailed"
+
+	SourceRangesCopied Reason = "SourceRangesCopied"
 
 	InvalidAnnotation   Reason = "InvalidAnnotation"
 	InvalidAddress      Reason = "InvalidAddress"
@@ -106,7 +109,9 @@ var Reasons = []ReasonDoc{
 	{AddressAssigned, "Service", "Every address that the Service needs is assigned; status.loadBalancer has them."},
 	{AddressPartial, "Service", "A Service with ipFamilyPolicy PreferDualStack has an address of one family; the message says why not of the other. It gets the second when it can."},
 	{AddressReleased, "Service", "The Service is no longer Herald's to serve; its addresses are free."},
-	{AddressReplaced, "Service", "An address that stood in the status could not be kept; the message says why and what replaced it."},
+	{AddressAdopted, "Service", "The status already showed addresses, from before Herald or from another provider; they are Herald's to announce from now on."},
+	{AddressReplaced, "Service", "What the status showed before, from another provider, could not be kept; the message says what replaced it."},
+	{SourceRangesCopied, "Service", "The annotation service.beta.kubernetes.io/load-balancer-source-ranges was copied into spec.loadBalancerSourceRanges, which is what kube-proxy enforces."},
 	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
 	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},

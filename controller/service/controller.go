@@ -242,6 +242,9 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	if err := c.patch(ctx, service, desired); err != nil {
 		return err
 	}
+	if before == nil {
+		c.tellTakeover(service, desired)
+	}
 	if before != nil && before.Reason == string(v.reason) && before.Message == v.message {
 		return nil
 	}
@@ -251,6 +254,18 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	}
 	c.Recorder.Event(service, kind, string(v.reason), v.message)
 	return nil
+}
+
+// tellTakeover tells what became of a status that was there before us.
+func (c *Controller) tellTakeover(before, after *corev1.Service) {
+	old, now := join(&before.Status.LoadBalancer), join(&after.Status.LoadBalancer)
+	switch {
+	case old == "":
+	case old == now:
+		c.Recorder.Eventf(before, corev1.EventTypeNormal, string(v1alpha1.AddressAdopted), "The status showed %s before: Herald serves it from now on.", old)
+	case now != "":
+		c.Recorder.Eventf(before, corev1.EventTypeNormal, string(v1alpha1.AddressReplaced), "The status showed %s before, which is not Herald's to keep: %s replaces it.", old, now)
+	}
 }
 
 // release takes everything of ours from a Service that is not ours, or no

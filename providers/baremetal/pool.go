@@ -45,7 +45,7 @@ func truncate(s string, length int) string {
 	if len(s) <= length {
 		return s
 	}
-	return s[:length-3] + "..."
+	return strings.ToValidUTF8(s[:length-3], "") + "..."
 }
 
 // parsePools reads the AddressPools, oldest first, as the allocator wants

@@ -5,6 +5,7 @@ package baremetal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -26,6 +27,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/klog/v2"
 
+	"github.com/heraldlb/herald/annotations"
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/ipam"
@@ -183,6 +185,9 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 		defer p.mu.Unlock()
 		return p.kept(service), refusal
 	}
+	if err := p.copySourceRanges(ctx, service); err != nil {
+		return p.lockedKept(service), err
+	}
 	writes, assignment, err := p.assign(service, request)
 	if err != nil {
 		return p.lockedKept(service), err
@@ -200,6 +205,31 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 		addresses[i] = given.Addr
 	}
 	return p.status(addresses, asked.IPMode), nil
+}
+
+// copySourceRanges brings the source ranges of the old annotation into the
+// field, where kube-proxy finds them: it does not read the annotation, and a
+// Service whose clients are meant to be few must not be open to all.
+func (p *Provider) copySourceRanges(ctx context.Context, service *corev1.Service) error {
+	ranges, refusal := annotations.SourceRanges(service)
+	if refusal != nil || len(ranges) == 0 || len(service.Spec.LoadBalancerSourceRanges) > 0 {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": service.UID, "resourceVersion": service.ResourceVersion},
+		"spec":     map[string]any{"loadBalancerSourceRanges": ranges},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = p.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
+		return fmt.Errorf("writing the source ranges of Service %s/%s: %w", service.Namespace, service.Name, err)
+	}
+	p.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.SourceRangesCopied), fmt.Sprintf(
+		"The annotation %s was copied into spec.loadBalancerSourceRanges, which is what kube-proxy enforces. From now on the field counts: remove the annotation.",
+		corev1.AnnotationLoadBalancerSourceRangesKey))
+	return nil
 }
 
 // assign decides which addresses the Service has from now on, and plans the

@@ -7,6 +7,7 @@ godebug default=go1.26
 require (
 	github.com/heraldlb/herald v0.0.0
 	github.com/heraldlb/herald/test/sandbox v0.0.0
+	golang.org/x/sync v0.24.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
 	k8s.io/client-go v0.37.2

@@ -38,7 +38,13 @@ func run(m *testing.M) int {
 	}
 	ctx := context.Background()
 	var err error
-	box, err = sandbox.Up(ctx, sandbox.Config{Name: "e2e", ControllerArgs: []string{"-v=2"}, SpeakerArgs: []string{"-v=2"}, Progress: os.Stderr})
+	box, err = sandbox.Up(ctx, sandbox.Config{
+		Name: "e2e",
+		// Killed controllers are replaced within seconds.
+		ControllerArgs: []string{"-v=2", "--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"},
+		SpeakerArgs:    []string{"-v=2"},
+		Progress:       os.Stderr,
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "starting the cluster:", err)
 		return 1
@@ -90,6 +96,9 @@ func saveLogs() {
 	dir := os.Getenv("E2E_LOGS")
 	if dir == "" {
 		return
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "removing old logs:", err)
 	}
 	if err := os.CopyFS(dir, os.DirFS(box.Dir()+"/log")); err != nil {
 		fmt.Fprintln(os.Stderr, "keeping the logs:", err)

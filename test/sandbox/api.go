@@ -209,7 +209,8 @@ func (s *Sandbox) kubeconfigFor(ctx context.Context, host, namespace, account st
 	if err := json.Unmarshal(answer, &request); err != nil {
 		return "", err
 	}
-	name, server := namespace+"."+account, lanURL()
+	// A file for each owner: another could not read it.
+	name, server := fmt.Sprintf("%s.%s.%d", namespace, account, owner), lanURL()
 	if host == "" {
 		name, server = name+".outside", s.apiURL()
 	}

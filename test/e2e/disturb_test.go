@@ -1,0 +1,313 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The tests here are not parallel: they disturb what others rely on.
+
+func TestRestartedControllerMovesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.pool("few", nil, w.v4.Addr().String()+"/30", w.v6.String())
+	w.pods("web", "node1", "node2", "node3")
+	before := map[string][]netip.Addr{}
+	owners := map[netip.Addr]string{}
+	for _, name := range []string{"a", "b", "c"} {
+		w.service(name, all(families(corev1.IPFamilyPolicyRequireDualStack), func(s *corev1.Service) {
+			s.Spec.Selector = map[string]string{"app": "web"}
+		}))
+		before[name] = w.addresses(name, 2)
+		for _, addr := range before[name] {
+			owners[addr] = w.owner(addr)
+		}
+	}
+	versions := w.versions()
+	for i := range 3 {
+		w.must(box.Kill(w.ctx, "controller"))
+		// What was asked for meanwhile is served by the next one.
+		name := fmt.Sprintf("meanwhile-%d", i)
+		w.service(name, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} })
+		w.must(box.StartAgain("controller"))
+		w.address(name)
+	}
+	for name, addresses := range before {
+		if now := w.addresses(name, 2); !slices.Equal(now, addresses) {
+			t.Errorf("Service %s had %v and now has %v", name, addresses, now)
+		}
+	}
+	for addr, owner := range owners {
+		if now := w.owner(addr); now != owner {
+			t.Errorf("%s was announced by %s and now is by %s", addr, owner, now)
+		}
+	}
+	for name, version := range versions {
+		if now := w.versions()[name]; now != version {
+			t.Errorf("%s was written: version %s, now %s", name, version, now)
+		}
+	}
+}
+
+// versions are the resource versions of what the controller writes.
+func (w *world) versions() map[string]string {
+	w.Helper()
+	versions := map[string]string{}
+	for _, vip := range w.virtualIPs() {
+		versions["VirtualIP "+vip.Name] = vip.ResourceVersion
+	}
+	services, err := kube.CoreV1().Services(w.namespace).List(w.ctx, metav1.ListOptions{})
+	w.must(err)
+	for _, s := range services.Items {
+		versions["Service "+s.Name] = s.ResourceVersion
+	}
+	return versions
+}
+
+func TestReleasesWhileTheControllerIsAwayAreMadeUpFor(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2")
+	for _, name := range []string{"deleted", "turned"} {
+		w.service(name, func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "web"} })
+	}
+	deleted, turned := w.address("deleted"), w.address("turned")
+	w.reachable(deleted)
+	w.reachable(turned)
+	w.must(box.Kill(w.ctx, "controller"))
+	w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "deleted", metav1.DeleteOptions{}))
+	w.edit("turned", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP })
+	w.must(box.StartAgain("controller"))
+	for _, addr := range []netip.Addr{deleted, turned} {
+		w.gone(addr)
+		w.silent(addr)
+	}
+	w.eventually("the status is clear", func() error {
+		if s := w.get("turned"); len(s.Status.LoadBalancer.Ingress) > 0 || ready(s) != nil {
+			return fmt.Errorf("status %+v", s.Status)
+		}
+		return nil
+	})
+}
+
+// load makes requests, one every 10 ms, until it is stopped.
+type load struct {
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+
+	mu     sync.Mutex
+	asked  int
+	failed []string
+}
+
+func (w *world) load(addr netip.Addr) *load {
+	ctx, cancel := context.WithCancel(w.ctx)
+	l := &load{stop: cancel}
+	l.ended.Go(func() {
+		ticker := time.NewTicker(10 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			l.ended.Go(func() {
+				_, err := request(context.WithoutCancel(ctx), "client", addr, 80)
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.asked++
+				if err != nil {
+					l.failed = append(l.failed, err.Error())
+				}
+			})
+		}
+	})
+	return l
+}
+
+func (l *load) end() (asked int, failed []string) {
+	l.stop()
+	l.ended.Wait()
+	return l.asked, l.failed
+}
+
+func TestStoppedSpeakerHandsOverWithoutALostRequest(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2", "node3")
+	w.service("web", nil)
+	addr := w.address("web")
+	owner := w.owner(addr)
+	w.reachable(addr)
+	load := w.load(addr)
+	time.Sleep(200 * time.Millisecond)
+	w.must(box.Stop(w.ctx, "speaker-"+owner)) // SIGTERM
+	next := w.ownerOtherThan(addr, owner)
+	time.Sleep(500 * time.Millisecond)
+	asked, failed := load.end()
+	t.Logf("%s handed over to %s: %d requests, %d failed", owner, next, asked, len(failed))
+	if len(failed) > 0 {
+		t.Errorf("%d of %d requests failed, the first: %s", len(failed), asked, failed[0])
+	}
+	// It comes back and takes nothing away from the one that serves.
+	w.must(box.StartAgain("speaker-" + owner))
+	w.always("no failback", 2*time.Second, func() error {
+		if now := w.virtualIP(addr).Status.Owner; now != next {
+			return fmt.Errorf("owner %s", now)
+		}
+		return nil
+	})
+	w.eventually("the one that came back is the last candidate", func() error {
+		candidates := w.virtualIP(addr).Spec.L2.Candidates
+		if len(candidates) != 3 || candidates[2] != owner {
+			return fmt.Errorf("candidates %v", candidates)
+		}
+		return nil
+	})
+}
+
+func TestKilledSpeakerThatComesBackMovesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2", "node3")
+	w.service("web", families(corev1.IPFamilyPolicyRequireDualStack))
+	for _, addr := range w.addresses("web", 2) {
+		owner := w.owner(addr)
+		w.must(box.Kill(w.ctx, "speaker-"+owner))
+		w.must(box.StartAgain("speaker-" + owner))
+		w.silentThenAnswers(addr)
+		if now := w.owner(addr); now != owner {
+			t.Errorf("%s moved from %s to %s", addr, owner, now)
+		}
+	}
+}
+
+// silentThenAnswers waits for the address to be reachable by a fresh question.
+func (w *world) silentThenAnswers(addr netip.Addr) {
+	w.Helper()
+	_, err := box.Exec(w.ctx, "client", "ip", "neigh", "flush", "to", addr.String())
+	w.must(err)
+	w.reachable(addr)
+}
+
+func TestLostNodeMovesTheAddress(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2", "node3")
+	w.service("web", families(corev1.IPFamilyPolicyRequireDualStack))
+	addresses := w.addresses("web", 2)
+	for _, addr := range addresses {
+		w.reachable(addr)
+	}
+	lost := w.owner(addresses[0])
+	owners := map[netip.Addr]string{addresses[1]: w.owner(addresses[1])}
+	w.must(box.PowerOff(w.ctx, lost))
+	w.Cleanup(func() {
+		w.ctx = context.Background()
+		w.must(box.PowerOn(w.ctx, lost))
+		w.must(box.WaitForProxy(w.ctx, lost))
+		w.eventually("the speaker is a candidate again", func() error {
+			_, err := kube.CoordinationV1().Leases("herald-system").Get(w.ctx, lost, metav1.GetOptions{})
+			return err
+		})
+	})
+	// The pod that went with its node is no endpoint any more.
+	w.must(box.SetPodReady(w.ctx, w.namespace, "web-"+lost, false))
+	next := w.ownerOtherThan(addresses[0], lost)
+	t.Logf("%s moved from %s to %s", addresses[0], lost, next)
+	if owner := owners[addresses[1]]; owner != lost && w.owner(addresses[1]) != owner {
+		t.Errorf("%s was not the lost node's and moved", addresses[1])
+	}
+	for _, addr := range addresses {
+		w.reachable(addr)
+	}
+	if events := w.events("Service", "web", "Announced"); len(events) == 0 {
+		t.Error("no event tells that the address moved")
+	}
+}
+
+var writeMetric = regexp.MustCompile(`(?m)^apiserver_request_total\{(.*verb="(?:POST|PUT|PATCH|DELETE|APPLY)".*)\} ([0-9.e+]+)$`)
+
+// writes counts the writes that the API server has had, by what was written.
+// Leases are left out, and so is what is asked with a POST.
+func (w *world) writes() map[string]float64 {
+	w.Helper()
+	text, err := box.API(w.ctx, http.MethodGet, "/metrics", "", nil)
+	w.must(err)
+	counts := map[string]float64{}
+	for _, match := range writeMetric.FindAllStringSubmatch(string(text), -1) {
+		labels := match[1]
+		if strings.Contains(labels, `resource="leases"`) || strings.Contains(labels, "reviews") {
+			continue
+		}
+		count, err := strconv.ParseFloat(match[2], 64)
+		w.must(err)
+		counts[labels] += count
+	}
+	return counts
+}
+
+func TestNothingIsWrittenAtRestButLeases(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2", "node3")
+	for i := range 10 {
+		w.service(fmt.Sprintf("web-%d", i), all(families(corev1.IPFamilyPolicyPreferDualStack), func(s *corev1.Service) {
+			s.Spec.Selector = map[string]string{"app": "web"}
+		}))
+	}
+	w.service("waiting", annotated("heraldlb.io/pool", "nowhere"))
+	for i := range 10 {
+		for _, addr := range w.addresses(fmt.Sprintf("web-%d", i), 2) {
+			w.owner(addr)
+		}
+	}
+	// Let what is gathered be written: statuses of pools and speakers.
+	before := w.writes()
+	w.eventually("the writing ends", func() error {
+		time.Sleep(4 * time.Second)
+		now := w.writes()
+		defer func() { before = now }()
+		return difference(before, now)
+	})
+	time.Sleep(12 * time.Second)
+	if err := difference(before, w.writes()); err != nil {
+		t.Errorf("written at rest: %v", err)
+	}
+}
+
+func difference(before, after map[string]float64) error {
+	for labels, count := range after {
+		if count != before[labels] {
+			return fmt.Errorf("%v of %s", count-before[labels], labels)
+		}
+	}
+	return nil
+}
+
+func TestShippedRightsSuffice(t *testing.T) {
+	for _, name := range []string{"controller", "speaker-node1", "speaker-node2", "speaker-node3"} {
+		text, err := os.ReadFile(box.LogPath(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "forbidden") {
+				t.Errorf("%s: %s", name, line)
+			}
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/test/sandbox"
+)
+
+func TestSourceRangesDropForeignClients(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2")
+	v4, v6 := box.Addrs("client")
+	ranges := []string{v4.String() + "/32", v6.String() + "/128"}
+	w.service("field", all(families(corev1.IPFamilyPolicyRequireDualStack), func(s *corev1.Service) {
+		s.Spec.Selector = map[string]string{"app": "web"}
+		s.Spec.LoadBalancerSourceRanges = ranges
+	}))
+	w.service("annotation", all(families(corev1.IPFamilyPolicyRequireDualStack), func(s *corev1.Service) {
+		s.Spec.Selector = map[string]string{"app": "web"}
+	}, annotated(corev1.AnnotationLoadBalancerSourceRangesKey, ranges[0]+","+ranges[1])))
+	for _, name := range []string{"field", "annotation"} {
+		for _, addr := range w.addresses(name, 2) {
+			w.reachableFrom("client", addr)
+			if answer, err := request(w.ctx, "client2", addr, 80); err == nil {
+				t.Errorf("%s: a client outside the source ranges reached %s: %s", name, addr, answer)
+			}
+		}
+	}
+	w.told("Service", "annotation", v1alpha1.SourceRangesCopied)
+
+	// The API server refuses broken ranges by name, before they come to us.
+	_, err := kube.CoreV1().Services(w.namespace).Create(w.ctx, w.serviceObject("bad", func(s *corev1.Service) {
+		s.Spec.LoadBalancerSourceRanges = []string{"everyone"}
+	}), metav1.CreateOptions{})
+	if err == nil || has(err.Error(), "oadBalancerSourceRanges", "everyone") != nil {
+		t.Errorf("error %v: want one that names the field and the value", err)
+	}
+}
+
+func TestIPModeFromPoolAndAnnotationChangesLive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pool := w.pool("modes", func(s *v1alpha1.AddressPoolSpec) { s.IPMode = "Proxy" }, w.v4.String())
+	w.service("web", nil)
+	addr := w.address("web")
+	mode := func(want corev1.LoadBalancerIPMode) {
+		t.Helper()
+		w.eventually("ipMode is "+string(want), func() error {
+			if got := w.get("web").Status.LoadBalancer.Ingress; len(got) != 1 || got[0].IPMode == nil || *got[0].IPMode != want || got[0].IP != addr.String() {
+				return fmt.Errorf("ingress %+v", got)
+			}
+			return nil
+		})
+	}
+	mode("Proxy")
+	w.annotate("web", "heraldlb.io/ip-mode", "VIP")
+	mode("VIP")
+	w.annotate("web", "heraldlb.io/ip-mode", "")
+	mode("Proxy")
+	w.editPool(pool.Name, func(s *v1alpha1.AddressPoolSpec) { s.IPMode = "VIP" })
+	mode("VIP")
+}
+
+func TestSCTPIsServedBesideTCPAndUDP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	w.service("mixed", func(s *corev1.Service) {
+		s.Spec.Ports = []corev1.ServicePort{
+			{Name: "tcp", Port: 53, Protocol: corev1.ProtocolTCP},
+			{Name: "udp", Port: 53, Protocol: corev1.ProtocolUDP},
+			{Name: "sctp", Port: 53, Protocol: corev1.ProtocolSCTP},
+		}
+	})
+	if ports := w.virtualIP(w.address("mixed")).Spec.Claims[0].Ports; len(ports) != 3 {
+		t.Errorf("ports %v: want all three", ports)
+	}
+}
+
+func TestServiceMadeAgainUnderTheSameNameAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	w.service("web", nil)
+	first := w.address("web")
+	for range 10 {
+		w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "web", metav1.DeleteOptions{}))
+		service := w.service("web", nil)
+		addr := w.address("web")
+		w.eventually("the claim is the new Service's", func() error {
+			claims := w.virtualIP(addr).Spec.Claims
+			if len(claims) != 1 || claims[0].UID != service.UID {
+				return fmt.Errorf("claims %+v: want UID %s", claims, service.UID)
+			}
+			return nil
+		})
+		if addr != first {
+			t.Errorf("the Service made again has %s: want %s again", addr, first)
+		}
+	}
+}
+
+func TestOtherTypesAreNotOurs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	versions := map[string]string{}
+	for name, edit := range map[string]func(*corev1.Service){
+		"external": func(s *corev1.Service) {
+			s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+		},
+		"headless": func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeClusterIP
+			s.Spec.ClusterIP = corev1.ClusterIPNone
+		},
+		"nodeport": func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort },
+	} {
+		versions[name] = w.service(name, edit).ResourceVersion
+	}
+	w.service("ours", nil)
+	w.address("ours")
+	for name, version := range versions {
+		if now := w.get(name); now.ResourceVersion != version {
+			t.Errorf("%s was written: %+v", name, now.Status)
+		}
+	}
+}
+
+func TestAliasesOfOtherProviders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pool := w.pool("named", func(s *v1alpha1.AddressPoolSpec) { s.AutoAssign = new(bool) }, w.v4.String())
+	for i, c := range []struct{ name, annotation string }{
+		{"metallb", "metallb.io/loadBalancerIPs"},
+		{"metallb-old", "metallb.universe.tf/loadBalancerIPs"},
+		{"cilium", "lbipam.cilium.io/ips"},
+		{"kube-vip", "kube-vip.io/loadbalancerIPs"},
+		{"purelb", "purelb.io/addresses"},
+	} {
+		want := nth(w.v4, 20+i)
+		w.service(c.name, annotated(c.annotation, want.String()))
+		w.becomes(c.name, want)
+	}
+	for i, annotation := range []string{"metallb.io/address-pool", "metallb.universe.tf/address-pool", "purelb.io/service-group"} {
+		name := fmt.Sprintf("pool-%d", i)
+		w.service(name, annotated(annotation, pool.Name))
+		w.address(name)
+	}
+	var shared netip.Addr
+	for i, annotation := range []string{"metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip", "lbipam.cilium.io/sharing-key"} {
+		name := fmt.Sprintf("share-%d", i)
+		w.service(name, all(annotated(annotation, "key", "heraldlb.io/pool", pool.Name), func(s *corev1.Service) { s.Spec.Ports[0].Port = int32(8000 + i) }))
+		if addr := w.address(name); i == 0 {
+			shared = addr
+		} else if addr != shared {
+			t.Errorf("%s: has %s, want the shared %s", annotation, addr, shared)
+		}
+	}
+	w.service("torn", annotated("metallb.io/loadBalancerIPs", nth(w.v4, 30).String(), "lbipam.cilium.io/ips", nth(w.v4, 31).String()))
+	w.refused("torn", v1alpha1.ConflictingRequests, "metallb.io/loadBalancerIPs", "lbipam.cilium.io/ips")
+}
+
+// showing makes a Service that another provider served before us.
+func (w *world) showing(name string, ingress ...corev1.LoadBalancerIngress) {
+	w.Helper()
+	service := w.service(name, func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
+	service.Status.LoadBalancer.Ingress = ingress
+	_, err := kube.CoreV1().Services(w.namespace).UpdateStatus(w.ctx, service, metav1.UpdateOptions{})
+	w.must(err)
+}
+
+func TestStatusOfAnotherProviderIsAdoptedOrReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	adopted := nth(w.v4, 77)
+	// As after a migration: the Services are there before the controller.
+	w.must(box.Kill(w.ctx, "controller"))
+	w.showing("adopted", corev1.LoadBalancerIngress{IP: adopted.String(), IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)})
+	w.showing("foreign", corev1.LoadBalancerIngress{IP: "192.0.2.9", IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)})
+	w.showing("hostname", corev1.LoadBalancerIngress{Hostname: "lb.example.com"})
+	// Others wait for an address already: none of them gets the one adopted.
+	for i := range 5 {
+		w.service(fmt.Sprintf("pending-%d", i), annotated("heraldlb.io/addresses", adopted.String()))
+	}
+	w.must(box.StartAgain("controller"))
+	w.becomes("adopted", adopted)
+	w.address("adopted")
+	w.told("Service", "adopted", v1alpha1.AddressAdopted)
+	for _, name := range []string{"foreign", "hostname"} {
+		w.eventually(name+" is replaced", func() error {
+			if now := shown(w.get(name)); len(now) != 1 || !w.v4.Contains(now[0]) {
+				return fmt.Errorf("%+v", w.get(name).Status)
+			}
+			return nil
+		})
+		w.told("Service", name, v1alpha1.AddressReplaced)
+	}
+	for i := range 5 {
+		w.refused(fmt.Sprintf("pending-%d", i), v1alpha1.NotShared, "adopted")
+	}
+}
+
+func TestDefaultClassCanBeTurnedOff(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	config := filepath.Join(box.Dir(), "no-default.yaml")
+	w.must(os.WriteFile(config, []byte("apiVersion: config.heraldlb.io/v1alpha1\nkind: CloudConfig\ndefault: \"\"\n"), 0o644))
+	w.must(box.Stop(w.ctx, "controller"))
+	w.startController("controller-without-default", "--cloud-config="+config)
+	none := w.service("none", nil)
+	w.service("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
+	w.address("ours")
+	w.always("a Service without class is left alone", time.Second, func() error {
+		if now := w.get("none"); now.ResourceVersion != none.ResourceVersion {
+			return fmt.Errorf("written: %+v", now.Status)
+		}
+		return nil
+	})
+	w.must(box.Stop(w.ctx, "controller-without-default"))
+	w.must(box.StartAgain("controller"))
+	w.address("none")
+}
+
+// startController starts a further controller manager with flags of its own,
+// until the test ends.
+func (w *world) startController(name string, args ...string) {
+	w.Helper()
+	kubeconfig, err := box.KubeconfigFor(w.ctx, "cp", "herald-system", "herald-controller-manager")
+	w.must(err)
+	w.must(box.Start(sandbox.Process{
+		Name: name, Host: "cp",
+		Args: append([]string{
+			filepath.Join(box.Config().BinDir, "herald-controller-manager"), "--cloud-provider=herald", "--secure-port=0", "-v=2",
+			"--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms",
+			"--kubeconfig=" + kubeconfig,
+		}, args...),
+	}))
+	w.Cleanup(func() {
+		if box.Running(name) {
+			w.must(box.Kill(w.ctx, name))
+		}
+	})
+}
