@@ -15,6 +15,8 @@ const (
 )
 
 // ReasonDoc declares a reason: what docs/reference says of it.
+//
+// +kubebuilder:object:generate=false
 type ReasonDoc struct {
 	Reason Reason
 	// On is the kind of object whose condition and events carry the reason.

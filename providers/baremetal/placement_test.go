@@ -126,7 +126,9 @@ func without[T comparable](list []T, out T) []T {
 }
 
 // address is the n-th of 10.0.0.0/8.
-func address(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}) }
+func address(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
+}
 
 func TestRankKeepsTheOrder(t *testing.T) {
 	load := map[string]int{"a": 1000}

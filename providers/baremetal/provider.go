@@ -213,7 +213,7 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 func (p *Provider) copySourceRanges(ctx context.Context, service *corev1.Service) error {
 	ranges, refusal := annotations.SourceRanges(service)
 	if refusal != nil || len(ranges) == 0 || len(service.Spec.LoadBalancerSourceRanges) > 0 {
-		return nil
+		return nil //nolint:nilerr // parseRequest tells of a refusal
 	}
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": service.UID, "resourceVersion": service.ResourceVersion},
