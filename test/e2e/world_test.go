@@ -72,11 +72,7 @@ func (w *world) close() {
 			w.must(box.DeletePod(ctx, pod.Namespace, pod.Name))
 		}
 	}
-	services, err := kube.CoreV1().Services(w.namespace).List(ctx, metav1.ListOptions{})
-	w.must(err)
-	for _, service := range services.Items {
-		w.must(kube.CoreV1().Services(w.namespace).Delete(ctx, service.Name, metav1.DeleteOptions{}))
-	}
+	w.must(w.deleteServices())
 	w.eventually("no VirtualIP is left of the test", func() error {
 		for _, vip := range w.virtualIPs() {
 			if len(vip.Spec.Claims) > 0 {
@@ -89,19 +85,25 @@ func (w *world) close() {
 	w.must(kube.CoreV1().Namespaces().Delete(ctx, w.namespace, metav1.DeleteOptions{}))
 }
 
-// eventually waits until check returns nil.
+// eventually waits until check returns nil, and logs how long that took.
 func (w *world) eventually(what string, check func() error) {
+	w.Helper()
+	w.Logf("%s: after %v", what, w.quietly(what, check))
+}
+
+// quietly waits until check returns nil.
+func (w *world) quietly(what string, check func() error) time.Duration {
 	w.Helper()
 	start := time.Now()
 	var err error
 	for time.Since(start) < patience {
 		if err = check(); err == nil {
-			w.Logf("%s: after %v", what, time.Since(start).Round(time.Millisecond))
-			return
+			return time.Since(start).Round(time.Millisecond)
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
 	w.Fatalf("not within %v: %s: %v", patience, what, err)
+	return 0
 }
 
 // always checks that something stays so for a while.
