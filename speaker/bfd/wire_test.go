@@ -1,0 +1,3 @@
+package bfd
+
+func sweep() {}
