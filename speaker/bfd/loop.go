@@ -285,7 +285,8 @@ func (l *loop) dial(e *entry) {
 	sender, err := l.socket.dial(e.Path, e.port)
 	if err != nil {
 		if e.err == nil {
-			l.log(func(log klog.Logger) { log.Error(err, "Cannot send, will try again", "peer", e.Path) })
+			path := e.Path
+			l.log(func(log klog.Logger) { log.Error(err, "Cannot send, will try again", "peer", path) })
 		}
 		e.err = err
 		return
