@@ -53,8 +53,8 @@ type Session struct {
 	// Multiplier is how many intervals without a packet make the peer take us for gone; 3 when zero. It is the peer's
 	// multiplier that says when we do so.
 	Multiplier uint8
-	// MinTTL is the least TTL of packets over several hops: 255 less the routers in between; 254 when zero. Over one hop
-	// it is always 255.
+	// MinTTL is the least TTL of packets over several hops: 255 less the routers in between; 254 when zero. Some peers send
+	// with 64 (BIRD 2.0), so it is 64 less the routers then. Over one hop it is always 255.
 	MinTTL uint8
 	// Passive sends nothing before the peer does.
 	Passive bool
