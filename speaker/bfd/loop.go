@@ -491,7 +491,8 @@ func (p Path) compare(o Path) int {
 		}
 		return 0
 	}
-	return cmp.Or(p.Peer.Compare(o.Peer), p.Local.Compare(o.Local), cmp.Compare(p.Interface, o.Interface), cmp.Compare(hops(p), hops(o)))
+	return cmp.Or(p.Peer.Compare(o.Peer), p.Local.Compare(o.Local), cmp.Compare(p.Interface, o.Interface),
+		cmp.Compare(hops(p), hops(o)))
 }
 
 // log has Run log something, unless it is too far behind.

@@ -129,8 +129,7 @@ func (s *sockets) wait(until time.Time) {
 		timeout = &s.timeout
 	}
 	// An error is EINTR; then the loop finds nothing to do.
-	unix.Ppoll(s.polled, timeout, nil)
-	if s.polled[0].Revents != 0 {
+	if n, err := unix.Ppoll(s.polled, timeout, nil); err == nil && n > 0 && s.polled[0].Revents != 0 {
 		unix.Read(s.event, s.count[:])
 	}
 }
@@ -186,7 +185,8 @@ func openReceiver(p port) (*receiver, error) {
 	var any unix.Sockaddr = &unix.SockaddrInet4{Port: int(p.number)}
 	if p.v6 {
 		options = []option{
-			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
+			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
 		}
 		any = &unix.SockaddrInet6{Port: int(p.number)}
 	}
@@ -283,7 +283,8 @@ func (t *transmitter) prepare(path Path, source uint16) error {
 	options := []option{{unix.IPPROTO_IP, unix.IP_TTL, maxTTL}, {unix.IPPROTO_IP, unix.IP_TOS, networkControl}}
 	if path.Peer.Is6() {
 		options = []option{
-			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1}, {unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, maxTTL}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS, networkControl},
+			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+			{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, maxTTL}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS, networkControl},
 		}
 	}
 	if err := setOptions(t.fd, append(options, option{unix.SOL_SOCKET, unix.SO_RCVBUF, 0})); err != nil {
@@ -376,7 +377,9 @@ func setOptions(fd int, options []option) error {
 	return nil
 }
 
-// RealTime says whether a Watcher of this process may have a thread with real-time priority, and if not, why.
+// RealTime says whether a Watcher of this process may have a thread with real-time priority, and if not, why. That makes
+// 100 ms × 3 safe from other processes that are busy. It does not help against goroutines of this one that keep all of
+// GOMAXPROCS busy: the Go scheduler, which knows no priorities, may then let the thread wait for some 100 ms.
 func RealTime() error {
 	result := make(chan error)
 	go func() {
