@@ -63,7 +63,8 @@ func (l *liveness) alive(node string) bool {
 // when to look again (zero: not before the next renewal).
 //
 // When more than half of several speakers fall silent together, the API server
-// or we were away: they get the time of one more Lease before that counts.
+// or we were away: they get the time of one more Lease before that counts, all
+// of it also when the first of them are back.
 func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 	var silent []string
 	living := 0
@@ -81,13 +82,14 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 		l.doubt = time.Time{}
 		return false, next
 	}
-	if len(silent) > 1 && len(silent) > living {
-		if l.doubt.IsZero() {
-			l.doubt = now
-		}
+	if l.doubt.IsZero() && len(silent) > 1 && len(silent) > living {
+		l.doubt = now
+	}
+	if !l.doubt.IsZero() {
 		if until := l.doubt.Add(l.leases[silent[0]].duration); now.Before(until) {
 			return false, earlier(next, until)
 		}
+		l.doubt = time.Time{}
 	}
 	for _, node := range silent {
 		beat := l.leases[node]
