@@ -82,8 +82,8 @@ deps: ## Install the Debian packages that are missing (root)
 	@hack/deps
 
 .PHONY: deps-test
-deps-test: ## As deps, with the C compiler that the race detector needs
-	@hack/deps race
+deps-test: ## As deps, with what the tests need: a C compiler, FRR and BIRD
+	@hack/deps test
 
 .PHONY: clean
 clean: ## Remove what was built here; caches stay

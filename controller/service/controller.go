@@ -215,6 +215,9 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 		return err
 	}
 	status, err := provider.EnsureLoadBalancer(ctx, c.ClusterName, service, nodes)
+	if _, waits := errors.AsType[*api.RetryError](err); waits && status == nil {
+		return err
+	}
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
@@ -224,11 +227,19 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 			verdict.reason, verdict.message = reason, message
 		}
 	}
+	_, refused := errors.AsType[*v1alpha1.Refusal](err)
+	if err != nil && !refused && isReady(service) {
+		return err // it is served all the same, and a passing fault is no news
+	}
 	written := c.write(ctx, service, status, verdict)
-	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused {
+	if refused {
 		err = nil
 	}
 	return errors.Join(err, written)
+}
+
+func isReady(service *corev1.Service) bool {
+	return meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady)
 }
 
 // write brings the verdict into the Service's status, and tells it as an event

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/annotations"
@@ -161,8 +163,11 @@ func (p *Provider) UpdateLoadBalancer(context.Context, string, *corev1.Service, 
 // errStale says that somebody else wrote a VirtualIP first: look again.
 var errStale = errors.New("the VirtualIP was written by another")
 
-// attempts at an assignment before the Service goes back into the queue.
+// attempts at an assignment before the Service goes back into the queue, with
+// the error busy.
 const attempts = 5
+
+var busy = api.NewRetryError("others keep writing the VirtualIP", 100*time.Millisecond)
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer: it assigns what
 // addresses the Service lacks. The error is a *v1alpha1.Refusal when the
@@ -175,7 +180,7 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 			return status, err
 		}
 	}
-	return nil, fmt.Errorf("assigning an address: %w %d times", errStale, attempts)
+	return nil, busy
 }
 
 func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1.LoadBalancerStatus, error) {
@@ -308,7 +313,7 @@ func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, serv
 			return err
 		}
 	}
-	return fmt.Errorf("releasing addresses: %w %d times", errStale, attempts)
+	return busy
 }
 
 func (p *Provider) delete(ctx context.Context, key ipam.Key) error {

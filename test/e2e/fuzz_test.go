@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,8 +20,19 @@ import (
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// fuzzed is how many of each kind are tried.
-const fuzzed = 5000
+// fuzzed is how many of each kind are tried: E2E_FUZZED=5000 takes some minutes.
+func fuzzed(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("E2E_FUZZED")
+	if text == "" {
+		return 1000
+	}
+	count, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("E2E_FUZZED: %v", err)
+	}
+	return count
+}
 
 // pick is one of the choices.
 func pick[T any](random *rand.Rand, choices ...T) T { return choices[random.IntN(len(choices))] }
@@ -90,7 +103,8 @@ func TestFuzzedPoolsAreRefusedOrTakenWithAReasonAndHarmNothing(t *testing.T) {
 	canary := fmt.Sprint(w.addresses("canary", 2))
 	refused, broken := 0, 0
 	const batch = 100
-	for done := 0; done < fuzzed; done += batch {
+	count := fuzzed(t)
+	for done := 0; done < count; done += batch {
 		pools, made := make([]*v1alpha1.AddressPool, batch), make([]bool, batch)
 		for i := range pools {
 			pools[i] = fuzzedPool(random, fmt.Sprintf("%s-fuzz-%d", w.namespace, done+i))
@@ -119,7 +133,7 @@ func TestFuzzedPoolsAreRefusedOrTakenWithAReasonAndHarmNothing(t *testing.T) {
 			w.must(herald.AddressPools.Delete(w.ctx, name, metav1.DeleteOptions{}))
 		}
 	}
-	t.Logf("of %d pools the API server refused %d; of the others %d had something wrong", fuzzed, refused, broken)
+	t.Logf("of %d pools the API server refused %d; of the others %d had something wrong", count, refused, broken)
 	if now := fmt.Sprint(shown(w.get("canary"))); now != canary {
 		t.Errorf("the canary had %s and has %s", canary, now)
 	}
@@ -165,8 +179,9 @@ func TestFuzzedAnnotationsAreServedOrRefusedWithAReason(t *testing.T) {
 	random := seed(t)
 	w.dualPool()
 	const batch = 250
+	count := fuzzed(t)
 	served, refused, rejected := 0, 0, 0
-	for done := 0; done < fuzzed; done += batch {
+	for done := 0; done < count; done += batch {
 		sets := make([]map[string]string, batch)
 		for i := range sets {
 			sets[i] = fuzzedAnnotations(random)
@@ -196,7 +211,7 @@ func TestFuzzedAnnotationsAreServedOrRefusedWithAReason(t *testing.T) {
 		}
 		w.must(w.deleteServices())
 	}
-	t.Logf("of %d Services %d were served, %d refused, %d were not let in by the API server", fuzzed, served, refused, rejected)
+	t.Logf("of %d Services %d were served, %d refused, %d were not let in by the API server", count, served, refused, rejected)
 }
 
 // judged waits until the Service has a condition, with a reason and a message.

@@ -39,7 +39,7 @@ func run(m *testing.M) int {
 	ctx := context.Background()
 	var err error
 	box, err = sandbox.Up(ctx, sandbox.Config{
-		Name: "e2e",
+		Name: fmt.Sprintf("e2e-%d", os.Getpid()),
 		// Killed controllers are replaced within seconds.
 		ControllerArgs: []string{"-v=2", "--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"},
 		SpeakerArgs:    []string{"-v=2"},
