@@ -68,8 +68,8 @@ func (t Target) read(status int, body []byte) answer {
 func readProxy(ok bool, body []byte) Reason {
 	var said struct {
 		NodeEligible *bool                      `json:"nodeEligible"`
-		Healthy      *bool                      `json:"healthy"`      // of the proxy, whatever the node
-		Status       map[string]json.RawMessage `json:"status"`       // by IP families, once their rules have been written
+		Healthy      *bool                      `json:"healthy"` // of the proxy, whatever the node
+		Status       map[string]json.RawMessage `json:"status"`  // by IP families, once their rules have been written
 	}
 	isObject := bytes.HasPrefix(body, []byte("{")) && json.Unmarshal(body, &said) == nil
 	unhealthy := said.Healthy != nil && !*said.Healthy

@@ -111,7 +111,7 @@ func (p *probe) exchange(deadline time.Time) (answer, error) {
 	}
 	p.close()
 	switch {
-	case isTimeout(err):
+	case c.late || isTimeout(err): // a bufio.Reader keeps quiet about an error that comes within a line
 		return answer{reason: ProxyHung}, err
 	case c.left < maxAnswer: // also when it was cut short
 		return answer{reason: GarbledAnswer}, err
@@ -172,6 +172,7 @@ type conn struct {
 	release func() bool
 	left    int  // bytes that the answer may still have
 	patient bool // still to be listened to for the time of grace
+	late    bool // the time was over before the answer was
 }
 
 func newConn(ctx context.Context, c net.Conn) *conn {
@@ -188,7 +189,7 @@ func (c *conn) Close() error {
 
 func (c *conn) begin(deadline time.Time) {
 	_ = c.SetDeadline(deadline) // fails when the connection is closed, as what follows will say
-	c.left, c.patient = maxAnswer, true
+	c.left, c.patient, c.late = maxAnswer, true, false
 }
 
 // Read is of io.Reader.
@@ -203,6 +204,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		n, err = c.Conn.Read(b[:min(len(b), c.left)])
 	}
 	c.left -= n
+	c.late = c.late || isTimeout(err)
 	return n, err
 }
 
