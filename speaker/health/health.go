@@ -124,7 +124,7 @@ func (p *Prober) start(ctx context.Context) error {
 	}
 	p.ctx = ctx
 	for t := range p.targets {
-		p.work(t)
+		p.work(ctx, t)
 	}
 	return nil
 }
@@ -168,7 +168,7 @@ func (p *Prober) Set(targets []Target) error {
 		}
 		p.targets[t] = newWorker()
 		if p.ctx != nil {
-			p.work(t)
+			p.work(p.ctx, t)
 		}
 	}
 	return errors.Join(invalid...)
@@ -205,13 +205,13 @@ func newWorker() *worker {
 }
 
 // work starts the goroutine of a target. The caller holds mu.
-func (p *Prober) work(t Target) {
+func (p *Prober) work(ctx context.Context, t Target) {
 	w := p.targets[t]
-	ctx, cancel := context.WithCancel(p.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	w.stop = cancel
 	known := progress{State: w.state}
 	interval := p.options.interval(t.Kind)
-	asker := newProbe(t, p.dial, max(p.options.HangTime-interval, 100*time.Millisecond))
+	asker := newProbe(ctx, t, p.dial, max(p.options.HangTime-interval, 100*time.Millisecond))
 	p.working.Go(func() {
 		defer cancel()
 		p.ask(ctx, w, t, known, asker)

@@ -112,7 +112,6 @@ type bubble struct {
 	*Prober
 	*memory
 	mu      sync.Mutex
-	began   time.Time
 	changes []string
 }
 

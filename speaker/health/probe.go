@@ -43,10 +43,10 @@ type probe struct {
 	answers int   // that it has carried
 }
 
-func newProbe(t Target, dial dialFunc, timeout time.Duration) *probe {
+func newProbe(ctx context.Context, t Target, dial dialFunc, timeout time.Duration) *probe {
 	p := &probe{target: t, dial: dial, timeout: timeout}
 	// The target has been validated; a bytes.Buffer takes all.
-	p.request, _ = http.NewRequestWithContext(context.Background(), http.MethodGet, t.URL, http.NoBody)
+	p.request, _ = http.NewRequestWithContext(ctx, http.MethodGet, t.URL, http.NoBody)
 	p.request.Header.Set("User-Agent", "herald")
 	p.request.Header.Set("Accept", "application/json")
 	var wire bytes.Buffer
@@ -80,9 +80,9 @@ func (p *probe) ask(ctx context.Context) (answer, error) {
 }
 
 func (p *probe) connect(ctx context.Context, deadline time.Time) error {
-	dialing, cancel := context.WithDeadline(ctx, deadline)
+	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	c, err := p.dial(dialing, p.address)
+	c, err := p.dial(dialCtx, p.address)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (p *probe) wait(ctx context.Context, pause time.Duration) {
 
 func (p *probe) close() {
 	if p.conn != nil {
-		p.conn.Close()
+		_ = p.conn.Close()
 		p.conn = nil
 	}
 }

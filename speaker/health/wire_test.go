@@ -22,7 +22,7 @@ func beProxy() {
 	if address == "" {
 		return
 	}
-	listener, err := net.Listen("tcp", address) //nolint:noctx // it ends with the process
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -202,7 +202,7 @@ func TestBadServers(t *testing.T) {
 		{"page", say(head + "Content-Length: 6\r\n\r\n<html>"), false, GarbledAnswer},
 		{"redirects", say("HTTP/1.1 302 Found\r\nLocation: " + elsewhere.URL + "\r\nContent-Length: 0\r\n\r\n"), false, UnexpectedStatus},
 		{"continue", say("HTTP/1.1 100 Continue\r\n\r\n"), false, UnexpectedStatus},
-		{"asks for a password", say("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"), false, UnexpectedStatus},
+		{"asks for a password", say("HTTP/1.1 401 Who are you\r\nContent-Length: 0\r\n\r\n"), false, UnexpectedStatus},
 		{"says more than asked", say(strings.Repeat(httpAnswer(200, proxyWell), 3)), false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -267,7 +267,7 @@ func serve(t *testing.T, talk func(io.ReadWriter), closes bool) (url string) {
 func BenchmarkProbe(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, localTwo) }))
 	defer server.Close()
-	p := newProbe(Target{Kind: Local, URL: server.URL}, dialTCP, time.Second)
+	p := newProbe(b.Context(), Target{Kind: Local, URL: server.URL}, dialTCP, time.Second)
 	defer p.close()
 	b.ReportAllocs()
 	for b.Loop() {
