@@ -18,8 +18,6 @@ const (
 	ProxyHung Reason = "ProxyHung"
 	// ProxyUnhealthy means that the service proxy says of itself that it is not healthy: its rules lag behind.
 	ProxyUnhealthy Reason = "ProxyUnhealthy"
-	// ProxyStarting means that the service proxy is up and has not written its rules for the first time.
-	ProxyStarting Reason = "ProxyStarting"
 	// NodeNotEligible means that the service proxy is well, and the node about to be deleted.
 	NodeNotEligible Reason = "NodeNotEligible"
 	// NoLocalEndpoints means that the node has no ready endpoint of the Service.
@@ -33,7 +31,7 @@ const (
 )
 
 var reasons = [...]Reason{
-	Unknown, ProxyUnreachable, ProxyHung, ProxyUnhealthy, ProxyStarting, NodeNotEligible, NoLocalEndpoints, OtherService,
+	Unknown, ProxyUnreachable, ProxyHung, ProxyUnhealthy, NodeNotEligible, NoLocalEndpoints, OtherService,
 	UnexpectedStatus, GarbledAnswer,
 }
 
@@ -65,11 +63,13 @@ func (t Target) read(status int, body []byte) answer {
 
 // readProxy is generous, since not every service proxy is kube-proxy: beside its status an answer need not say anything,
 // and what else it may say is an object.
+//
+// It cannot tell that kube-proxy has just started and not yet written its rules: kube-proxy answers 200 from the start,
+// and sets lastUpdated then. Health check node ports can: they are opened when the rules have been written.
 func readProxy(ok bool, body []byte) Reason {
 	var said struct {
-		NodeEligible *bool                      `json:"nodeEligible"`
-		Healthy      *bool                      `json:"healthy"` // of the proxy, whatever the node
-		Status       map[string]json.RawMessage `json:"status"`  // by IP families, once their rules have been written
+		NodeEligible *bool `json:"nodeEligible"`
+		Healthy      *bool `json:"healthy"` // of the proxy, whatever the node
 	}
 	isObject := bytes.HasPrefix(body, []byte("{")) && json.Unmarshal(body, &said) == nil
 	unhealthy := said.Healthy != nil && !*said.Healthy
@@ -83,9 +83,6 @@ func readProxy(ok bool, body []byte) Reason {
 		return NodeNotEligible
 	case !ok:
 		return ProxyUnhealthy
-	case said.Healthy != nil && said.NodeEligible != nil && len(said.Status) == 0:
-		// kube-proxy answers 200 from the start: "the proxier is healthy while it's starting up".
-		return ProxyStarting
 	}
 	return ""
 }

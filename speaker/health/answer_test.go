@@ -14,7 +14,7 @@ import (
 // The answers of kube-proxy 1.37, and of others.
 const (
 	proxyWell       = `{"lastUpdated":"2026-08-01T10:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:59:00Z","healthy":true}}}`
-	proxyStarting   = `{"lastUpdated":"2026-08-01T10:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":true}`
+	proxyBrief      = `{"lastUpdated":"2026-08-01T10:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":true}`
 	proxyIneligible = `{"lastUpdated":"2026-08-01T09:59:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":false,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:59:00Z","healthy":true}}}`
 	proxyLagging    = `{"lastUpdated":"2026-08-01T09:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:00:00Z","healthy":false}}}`
 	proxyOlder      = `{"lastUpdated": "2023-08-01 10:00:00 +0000 UTC","currentTime": "2023-08-01 10:00:00 +0000 UTC", "nodeEligible": true}`
@@ -42,7 +42,7 @@ func TestRead(t *testing.T) {
 		want   answer
 	}{
 		{"proxy", proxyTarget, 200, proxyWell, answer{}},
-		{"proxy before its first rules", proxyTarget, 200, proxyStarting, answer{reason: ProxyStarting}},
+		{"proxy without a word of its families", proxyTarget, 200, proxyBrief, answer{}},
 		{"proxy of a node to be deleted", proxyTarget, 503, proxyIneligible, answer{reason: NodeNotEligible}},
 		{"proxy that lags", proxyTarget, 503, proxyLagging, answer{reason: ProxyUnhealthy}},
 		{"older proxy", proxyTarget, 200, proxyOlder, answer{}},
@@ -102,7 +102,7 @@ func play(said []byte) dialFunc {
 
 // FuzzAnswer feeds whole answers through HTTP and JSON: what is not plainly a yes must not be taken for one.
 func FuzzAnswer(f *testing.F) {
-	for _, body := range []string{proxyWell, proxyStarting, proxyLagging, localTwo, localNone, "ok", "", "<html>"} {
+	for _, body := range []string{proxyWell, proxyBrief, proxyLagging, localTwo, localNone, "ok", "", "<html>"} {
 		for _, head := range []string{
 			"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n",
 			"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 2\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n",
