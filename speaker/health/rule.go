@@ -18,11 +18,11 @@ type progress struct {
 // next is the rule by which a target is declared dead or alive:
 //
 //   - What a service proxy answers is believed at once, yes or no, and it is asked again after the interval.
-//   - Without any answer for the time that probes may take it is dead at once (ProxyHung): that time is the patience.
+//   - Without an answer in the time that a probe may take it is dead at once (ProxyHung): it has had its chance.
 //   - Other failures make it dead when there are two in a row, 50 ms apart; until then it stays what it was.
 //   - After failures it is asked again after 50, 100, 200, 400, 800 ms, and then every second.
 //
-// A connection that closes between two probes is no failure, but calls for the next probe at once; see prober.wait.
+// A connection that closes between two probes is no failure, but calls for the next probe at once; see probe.wait.
 func (p progress) next(a answer, interval time.Duration, now time.Time) (progress, time.Duration) {
 	if !a.reason.failed() {
 		return p.become(a, now), interval
