@@ -21,6 +21,8 @@ type ledger struct {
 	// buried are VirtualIPs that we deleted; the informer may still tell of
 	// their earlier lives.
 	buried map[types.UID]bool
+	// told is the resource version that the informer has come to.
+	told string
 	// writing are assignments on their way to the API server, each with the
 	// node that will own the address if that is decided with it.
 	writing map[netip.Addr]map[ipam.Key]string
@@ -45,22 +47,44 @@ func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
 	}
 }
 
-// see takes in a version of a VirtualIP, from a watch or as the answer to a
-// write. An older one than known changes nothing. It returns the version known
-// before.
+// see takes in a version of a VirtualIP that the informer tells of. An older
+// one than known changes nothing. It returns the version known before.
 func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
+	if newer(vip.ResourceVersion, l.told) {
+		l.told = vip.ResourceVersion
+	}
+	return l.take(vip)
+}
+
+// answered takes in the VirtualIP that the API server answered us with. The
+// answer may come late: one that the informer has passed, and that we know
+// nothing of, has been deleted since.
+func (l *ledger) answered(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil || l.vips[addr] == nil && !newer(vip.ResourceVersion, l.told) {
+		return nil, false
+	}
+	return l.take(vip)
+}
+
+func (l *ledger) take(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
 	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 	if err != nil || l.buried[vip.UID] {
 		return nil, false
 	}
 	before = l.vips[addr]
-	if before != nil {
-		if order, err := resourceversion.CompareResourceVersion(vip.ResourceVersion, before.ResourceVersion); err == nil && order <= 0 {
-			return before, false
-		}
+	if before != nil && !newer(vip.ResourceVersion, before.ResourceVersion) {
+		return before, false
 	}
 	l.put(addr, vip)
 	return before, true
+}
+
+// newer says whether a resource version is newer than another one; one that
+// cannot be compared counts as newer.
+func newer(version, than string) bool {
+	order, err := resourceversion.CompareResourceVersion(version, than)
+	return err != nil || order > 0
 }
 
 // bury takes in that a VirtualIP is deleted. told says that the informer says
@@ -72,6 +96,9 @@ func (l *ledger) bury(vip *v1alpha1.VirtualIP, told bool) (gone bool) {
 	}
 	if told {
 		delete(l.buried, vip.UID)
+		if newer(vip.ResourceVersion, l.told) {
+			l.told = vip.ResourceVersion
+		}
 	}
 	if known := l.vips[addr]; known == nil || known.UID != vip.UID {
 		return false

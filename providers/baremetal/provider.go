@@ -374,7 +374,7 @@ func (p *Provider) write(ctx context.Context, w *claimWrite) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && vip != nil {
-		p.ledger.see(vip)
+		p.ledger.answered(vip)
 	}
 	if err == nil && vip == nil {
 		p.ledger.bury(w.before, false)
@@ -408,7 +408,7 @@ func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
 	if err != nil {
 		return fmt.Errorf("reading VirtualIP %s: %w", name, err)
 	}
-	p.ledger.see(vip)
+	p.ledger.answered(vip)
 	return errStale
 }
 

@@ -96,7 +96,7 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 			return fmt.Errorf("placing VirtualIP %s: %w", vip.Name, err)
 		}
 		p.mu.Lock()
-		p.ledger.see(written)
+		p.ledger.answered(written)
 		p.mu.Unlock()
 		p.tellPlacement(ctx, vip, written, why)
 		vip = written
@@ -116,7 +116,7 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, fresh := p.ledger.see(latest); fresh {
+	if _, fresh := p.ledger.answered(latest); fresh {
 		p.wakeClaims(vip, latest)
 	}
 	return errStale
@@ -159,7 +159,7 @@ func (p *Provider) clearOwner(ctx context.Context, vip *v1alpha1.VirtualIP, why 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ledger.see(written)
+	p.ledger.answered(written)
 	return nil
 }
 
