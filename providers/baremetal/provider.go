@@ -141,15 +141,14 @@ func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, service *cor
 }
 
 // GetLoadBalancer implements cloudprovider.LoadBalancer: a load balancer
-// exists as long as an address is the Service's, or is kept for it because its
-// status shows it.
+// exists as long as an address is the Service's, or it waits for one.
 func (p *Provider) GetLoadBalancer(_ context.Context, _ string, service *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
-		return nil, p.ledger.adopts(key), nil
+		return nil, p.waiting[key] != nil, nil
 	}
 	return p.status(held, ""), true, nil
 }
