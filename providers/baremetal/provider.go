@@ -436,10 +436,14 @@ func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
 	defer p.mu.Unlock()
 	key := keyOf(service)
 	var given, withheld []string
+	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
+	if refusal != nil {
+		return "", ""
+	}
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
-		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
-			continue
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || p.ledger.allocator.Check(request, addr) != nil {
+			continue // it is not there yet, or about to go
 		}
 		given = append(given, fmt.Sprintf("%s from pool %q", addr, vip.Spec.Pool))
 		if hold := vip.Spec.Hold; hold != "" && hold != v1alpha1.NoReadyEndpoints {
