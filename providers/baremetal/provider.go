@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -475,12 +476,13 @@ func (p *Provider) status(addresses []netip.Addr, mode corev1.LoadBalancerIPMode
 
 // kept is the status of a Service that is refused: what it holds, in the order
 // that it shows. A Service that holds nothing and shows something that we
-// never said keeps showing it until we have something better; nil says so.
+// never said it is served at keeps showing it until we have something better;
+// nil says so.
 func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
-		if p.ledger.adopts(key) || !hasVerdict(service) {
+		if !meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) {
 			return nil
 		}
 		return &corev1.LoadBalancerStatus{}
