@@ -244,7 +244,7 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*cl
 	defer p.mu.Unlock()
 	shown := shownBy(service)
 	for _, addr := range shown {
-		p.ledger.adopt(addr, request.Key)
+		p.ledger.adopt(addr, request)
 	}
 	assignment, err := p.ledger.allocator.Assign(request)
 	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
@@ -295,7 +295,7 @@ func (p *Provider) planWrites(service *corev1.Service, key ipam.Key, assignment 
 		// Service stops showing the address.
 		p.ledger.mirror(addr)
 		vip := p.ledger.vips[addr]
-		if vip == nil || slices.Contains(shown, addr) {
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || slices.Contains(shown, addr) {
 			continue
 		}
 		p.ledger.begin(addr, key, "")
@@ -319,11 +319,12 @@ func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, serv
 func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	p.mu.Lock()
 	delete(p.waiting, key)
+	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
 	var writes []*claimWrite
-	for _, addr := range p.ledger.allocator.Held(key) {
+	for _, addr := range held {
 		vip := p.ledger.vips[addr]
-		if vip == nil {
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
 			continue
 		}
 		p.ledger.begin(addr, key, "")
@@ -336,7 +337,9 @@ func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 			return err
 		}
 	}
-	p.wakeWaiting()
+	if len(held) > 0 {
+		p.wakeWaiting()
+	}
 	return nil
 }
 
@@ -433,14 +436,14 @@ func (p *Provider) abandon(writes []*claimWrite) {
 // their pools, and what stands in the way of announcing them. That a Service
 // has no endpoint is not said: it comes and goes, and stands beside it anyway.
 func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	key := keyOf(service)
-	var given, withheld []string
 	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
 	if refusal != nil {
 		return "", ""
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := keyOf(service)
+	var given, withheld []string
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
 		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || p.ledger.allocator.Check(request, addr) != nil {
