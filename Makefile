@@ -57,7 +57,7 @@ kubernetes: build ## Build the sandbox's Kubernetes into the cache, once
 	@bin/herald-sandbox build 2>&1 | awk '!/packages compiled/ || ++n % 6 == 0 { print; fflush() }'
 
 .PHONY: lint
-lint: ## gofmt, go vet and golangci-lint in each module
+lint: ## gofmt, go vet and golangci-lint, and who imports whom
 	@hack/lint
 
 .PHONY: verify

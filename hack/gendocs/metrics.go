@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,12 +18,19 @@ type metric struct{ name, kind, labels, help string }
 // metric that stands in the code in a way not understood here is an error.
 func metricsPage() (string, error) {
 	byProgram := map[string][]metric{}
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+	used, err := usedByPrograms()
+	if err != nil {
+		return "", err
+	}
+	err = filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
 		if skip := path == "hack" || path == "test" || path == "bin" || path != "." && strings.HasPrefix(path, "."); skip {
 			return fs.SkipDir
+		}
+		if !used[path] {
+			return nil // a package on its way: no program serves its metrics yet
 		}
 		found, err := metricsIn(path)
 		if err != nil {
@@ -155,4 +163,20 @@ func stringList(expr ast.Expr) string {
 		}
 	}
 	return strings.Join(values, ", ")
+}
+
+// usedByPrograms are the folders of our packages that end up in a program.
+func usedByPrograms() (map[string]bool, error) {
+	const module = "github.com/heraldlb/herald/"
+	out, err := exec.Command("go", "list", "-deps", "./cmd/...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the packages of the programs: %w", err)
+	}
+	used := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		if folder, ours := strings.CutPrefix(strings.TrimSpace(line), module); ours {
+			used[folder] = true
+		}
+	}
+	return used, nil
 }

@@ -30,10 +30,10 @@ type moment struct {
 	want string // who lives, when to look again
 }
 
-func (m *liveness) string(nodes []string, next time.Time) string {
+func (l *liveness) string(nodes []string, next time.Time) string {
 	var living []string
 	for _, node := range nodes {
-		if m.alive(node) {
+		if l.alive(node) {
 			living = append(living, node)
 		}
 	}

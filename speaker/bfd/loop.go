@@ -134,7 +134,7 @@ func (l *loop) goesOn(ctx context.Context) bool {
 	if l.end.IsZero() {
 		now := time.Now()
 		l.end = now.Add(lastWords)
-		l.apply(nil, now)
+		_ = l.apply(nil, now)
 		l.publish()
 	}
 	return len(l.entries) > 0 && time.Now().Before(l.end)
@@ -168,7 +168,7 @@ func (l *loop) step() {
 	l.drain(now)
 	l.proceed(now)
 	if !l.retry.IsZero() && !now.Before(l.retry) {
-		l.listen(now)
+		_ = l.listen(now)
 	}
 	l.publish()
 }
@@ -327,7 +327,7 @@ func (l *loop) receive(p *packet, now time.Time) Reason {
 	}
 	if e.leaving && e.farewell == 0 {
 		l.remove(e)
-		l.listen(now)
+		_ = l.listen(now)
 		return reason
 	}
 	l.reschedule(e)
@@ -368,7 +368,7 @@ func (l *loop) proceed(now time.Time) {
 		heap.Fix(&l.queue, e.place)
 	}
 	if left {
-		l.listen(now)
+		_ = l.listen(now)
 	}
 }
 

@@ -130,7 +130,7 @@ func (s *sockets) wait(until time.Time) {
 	}
 	// An error is EINTR; then the loop finds nothing to do.
 	if n, err := unix.Ppoll(s.polled, timeout, nil); err == nil && n > 0 && s.polled[0].Revents != 0 {
-		unix.Read(s.event, s.count[:])
+		_, _ = unix.Read(s.event, s.count[:])
 	}
 }
 
@@ -140,13 +140,13 @@ func (s *sockets) wake() {
 	if s.closed {
 		return
 	}
-	unix.Write(s.event, binary.NativeEndian.AppendUint64(nil, 1))
+	_, _ = unix.Write(s.event, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
 func (s *sockets) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.listen([len(ports)]bool{})
+	_ = s.listen([len(ports)]bool{})
 	s.closed = true
 	unix.Close(s.event)
 }
@@ -182,13 +182,13 @@ func openReceiver(p port) (*receiver, error) {
 		return fail(err)
 	}
 	options := []option{{unix.IPPROTO_IP, unix.IP_PKTINFO, 1}, {unix.IPPROTO_IP, unix.IP_RECVTTL, 1}}
-	var any unix.Sockaddr = &unix.SockaddrInet4{Port: int(p.number)}
+	var local unix.Sockaddr = &unix.SockaddrInet4{Port: int(p.number)}
 	if p.v6 {
 		options = []option{
 			{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1},
 		}
-		any = &unix.SockaddrInet6{Port: int(p.number)}
+		local = &unix.SockaddrInet6{Port: int(p.number)}
 	}
 	// Not more than this, which the kernel doubles and counts at some 600 bytes per packet: drainLimit relies on it.
 	options = append(options, option{unix.SOL_SOCKET, unix.SO_RCVBUF, 256 << 10})
@@ -197,7 +197,7 @@ func openReceiver(p port) (*receiver, error) {
 		return fail(err)
 	}
 	// Without SO_REUSEADDR: another BFD daemon on the node would otherwise take our packets, or we its.
-	if err := unix.Bind(fd, any); err != nil {
+	if err := unix.Bind(fd, local); err != nil {
 		unix.Close(fd)
 		return fail(err)
 	}

@@ -1,0 +1,278 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// beProxy makes this program a service proxy when a test has started it as one, for it to be stopped and killed.
+func beProxy() {
+	address := os.Getenv("HEALTH_TEST_PROXY")
+	if address == "" {
+		return
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(listener.Addr())
+	err = http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:gosec // a test
+		fmt.Fprint(w, proxyWell)
+	}))
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// startProxy starts a service proxy, and returns its process and its address.
+func startProxy(t *testing.T, address string) (*os.Process, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "HEALTH_TEST_PROXY="+address)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if _, err := fmt.Fscanln(out, &address); err != nil {
+		t.Fatalf("the proxy did not start: %v", err)
+	}
+	return cmd.Process, address
+}
+
+// onWire runs a Prober against the network, and returns its changes.
+func onWire(t *testing.T, o Options, targets ...Target) <-chan Change {
+	t.Helper()
+	changes := make(chan Change, 100)
+	o.Notify = func(seen []Change) {
+		for _, c := range seen {
+			changes <- c
+		}
+	}
+	p := New(o)
+	if err := p.Set(targets); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	return changes
+}
+
+// next wants that the next change is to a reason, in any time.
+func next(t *testing.T, changes <-chan Change, want Reason) {
+	t.Helper()
+	select {
+	case c := <-changes:
+		if c.Now.Reason != want || c.Now.Healthy != (want == "") {
+			t.Fatalf("became %+v, want %q", c.Now, want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("did not become %q", want)
+	}
+}
+
+// until waits for a change to a reason. How long it takes is logged, not judged: the machine may be busy, so much even
+// that a process is taken for a hung one.
+func until(t *testing.T, changes <-chan Change, want Reason) {
+	t.Helper()
+	began, over := time.Now(), time.After(20*time.Second)
+	for {
+		select {
+		case c := <-changes:
+			t.Logf("%q → %q after %v", c.Before.Reason, c.Now.Reason, time.Since(began).Round(time.Millisecond))
+			if c.Now.Reason == want {
+				return
+			}
+		case <-over:
+			t.Fatalf("did not become %q", want)
+		}
+	}
+}
+
+// A process that is stopped, goes on, is killed and started anew.
+func TestProcess(t *testing.T) {
+	proxy, address := startProxy(t, "127.0.0.1:0")
+	changes := onWire(t, Options{}, Target{Kind: Proxy, URL: "http://" + address + "/healthz"})
+	until(t, changes, "")
+	time.Sleep(600 * time.Millisecond)
+	for range 2 {
+		_ = proxy.Signal(syscall.SIGSTOP)
+		until(t, changes, ProxyHung)
+		_ = proxy.Signal(syscall.SIGCONT)
+		until(t, changes, "")
+		time.Sleep(600 * time.Millisecond)
+	}
+	for range 2 {
+		_ = proxy.Kill()
+		until(t, changes, ProxyUnreachable)
+		proxy, _ = startProxy(t, address)
+		until(t, changes, "")
+		time.Sleep(600 * time.Millisecond)
+	}
+}
+
+// A server that flips between yes, no and nonsense.
+func TestFlips(t *testing.T) {
+	var status atomic.Int64
+	var body atomic.Value
+	say := func(s int64, b string) { status.Store(s); body.Store(b) }
+	say(503, localNone)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(int(status.Load()))
+		fmt.Fprint(w, body.Load())
+	}))
+	defer server.Close()
+	changes := onWire(t, Options{HangTime: 10 * time.Second}, Target{Kind: Local, URL: server.URL, Service: "default/web"})
+	next(t, changes, NoLocalEndpoints)
+	say(200, localTwo)
+	next(t, changes, "")
+	say(503, localNone)
+	next(t, changes, NoLocalEndpoints)
+	say(200, "<html>")
+	next(t, changes, GarbledAnswer)
+	say(200, localTwo)
+	next(t, changes, "")
+	server.CloseClientConnections()
+	say(404, "")
+	next(t, changes, UnexpectedStatus)
+	server.Close()
+	next(t, changes, ProxyUnreachable)
+}
+
+// What else may listen on a port. Each is asked for its answer, and comes to the same end.
+func TestBadServers(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\n"
+	var followed atomic.Bool
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Store(true) }))
+	defer elsewhere.Close()
+	for _, tt := range []struct {
+		name   string
+		talk   func(io.ReadWriter)
+		closes bool
+		want   Reason
+	}{
+		{"accepts and says nothing", func(io.ReadWriter) {}, false, ProxyHung},
+		{"stalls in the head", say(head + "Content-Le"), false, ProxyHung},
+		{"stalls after the head", say(head + "Content-Length: 100\r\n\r\n"), false, ProxyHung},
+		{"stalls in the body", say(head + "Content-Length: 100\r\n\r\n{"), false, ProxyHung},
+		{"one byte at a time", func(c io.ReadWriter) { repeat(c, "x", 20*time.Millisecond) }, false, ProxyHung},
+		{"one space at a time", func(c io.ReadWriter) {
+			say(head + "\r\n")(c)
+			repeat(c, " ", 20*time.Millisecond)
+		}, false, ProxyHung},
+		{"closes at once", func(io.ReadWriter) {}, true, ProxyUnreachable},
+		{"closes in the head", say(head + "Content-Le"), true, GarbledAnswer},
+		{"closes in the body", say(head + "Content-Length: 100\r\n\r\n{"), true, GarbledAnswer},
+		{"is not HTTP", say("SSH-2.0-OpenSSH_9.2\r\n"), false, GarbledAnswer},
+		{"bytes", say("\x15\x03\x01\x00\x02\x02\x0a\n\x00\x00"), false, GarbledAnswer},
+		{"endless line", func(c io.ReadWriter) { repeat(c, strings.Repeat("x", 1000), 0) }, false, GarbledAnswer},
+		{"endless head", func(c io.ReadWriter) { say(head)(c); repeat(c, "X: y\r\n", 0) }, false, GarbledAnswer},
+		{"endless body", func(c io.ReadWriter) { say(head + "\r\n")(c); repeat(c, strings.Repeat(" ", 1000), 0) }, false, GarbledAnswer},
+		{"endless chunks", func(c io.ReadWriter) {
+			say(head + "Transfer-Encoding: chunked\r\n\r\n")(c)
+			repeat(c, "1\r\n \r\n", 0)
+		}, false, GarbledAnswer},
+		{"huge length", say(head + "Content-Length: 9223372036854775807\r\n\r\n" + strings.Repeat(" ", 2*maxAnswer)), false, GarbledAnswer},
+		{"bad length", say(head + "Content-Length: -1\r\n\r\n"), false, GarbledAnswer},
+		{"two lengths", say(head + "Content-Length: 2\r\nContent-Length: 3\r\n\r\nok"), false, GarbledAnswer},
+		{"page", say(head + "Content-Length: 6\r\n\r\n<html>"), false, GarbledAnswer},
+		{"redirects", say("HTTP/1.1 302 Found\r\nLocation: " + elsewhere.URL + "\r\nContent-Length: 0\r\n\r\n"), false, UnexpectedStatus},
+		{"continue", say("HTTP/1.1 100 Continue\r\n\r\n"), false, UnexpectedStatus},
+		{"asks for a password", say("HTTP/1.1 401 Who are you\r\nContent-Length: 0\r\n\r\n"), false, UnexpectedStatus},
+		{"says more than asked", say(strings.Repeat(httpAnswer(200, proxyWell), 3)), false, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := serve(t, tt.talk, tt.closes)
+			o := Options{HangTime: 10 * time.Second}
+			if tt.want == ProxyHung {
+				o.HangTime = 400 * time.Millisecond
+			}
+			next(t, onWire(t, o, Target{Kind: Proxy, URL: url}), tt.want)
+		})
+	}
+	if followed.Load() {
+		t.Error("a redirect was followed")
+	}
+}
+
+func say(what string) func(io.ReadWriter) {
+	return func(c io.ReadWriter) { _, _ = io.WriteString(c, what) }
+}
+
+func repeat(c io.Writer, what string, pause time.Duration) {
+	for {
+		if _, err := io.WriteString(c, what); err != nil {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// serve accepts connections, and talks after each request.
+func serve(t *testing.T, talk func(io.ReadWriter), closes bool) (url string) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for request := make([]byte, 4096); ; {
+					if _, err := c.Read(request); err != nil {
+						return
+					}
+					talk(c)
+					if closes {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return "http://" + listener.Addr().String()
+}
+
+// BenchmarkProbe is the cost of one probe, together with that of a server in the same process.
+func BenchmarkProbe(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, localTwo) }))
+	defer server.Close()
+	p := newProbe(b.Context(), Target{Kind: Local, URL: server.URL}, dialTCP, time.Second)
+	defer p.close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if a, err := p.ask(b.Context()); a.reason != "" {
+			b.Fatal(a, err)
+		}
+	}
+}
