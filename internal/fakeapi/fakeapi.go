@@ -5,6 +5,7 @@
 package fakeapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -356,7 +357,7 @@ func same(a, b any) bool {
 		return false
 	}
 	two, err := json.Marshal(b)
-	return err == nil && string(one) == string(two)
+	return err == nil && bytes.Equal(one, two)
 }
 
 // patch is a strategic merge patch; a UID and a version in it must hold.

@@ -59,12 +59,13 @@ func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh
 // answered takes in the VirtualIP that the API server answered us with. The
 // answer may come late: one that the informer has passed, and that we know
 // nothing of, has been deleted since.
-func (l *ledger) answered(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
+func (l *ledger) answered(vip *v1alpha1.VirtualIP) (fresh bool) {
 	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 	if err != nil || l.vips[addr] == nil && !newer(vip.ResourceVersion, l.told) {
-		return nil, false
+		return false
 	}
-	return l.take(vip)
+	_, fresh = l.take(vip)
+	return fresh
 }
 
 func (l *ledger) take(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
@@ -212,16 +213,16 @@ func (l *ledger) adopt(addr netip.Addr, request *ipam.Request) {
 
 // keep adopts the Services of a VirtualIP that somebody deleted, and says
 // whether there are any. Who is being written for finds out without.
-func (l *ledger) keep(addr netip.Addr, vip *v1alpha1.VirtualIP) (any bool) {
+func (l *ledger) keep(addr netip.Addr, vip *v1alpha1.VirtualIP) (kept bool) {
 	for i := range vip.Spec.Claims {
 		claim := &vip.Spec.Claims[i]
 		key := ipam.Key{Namespace: claim.Namespace, Name: claim.Name}
 		if _, busy := l.writing[addr][key]; !busy {
 			l.foster(addr, key, l.holding(claim, vip.Spec.Pool))
-			any = true
+			kept = true
 		}
 	}
-	return any
+	return kept
 }
 
 func (l *ledger) foster(addr netip.Addr, key ipam.Key, claim ipam.Claim) {

@@ -270,11 +270,11 @@ func (s *store) set(addr netip.Addr, known, v *v1alpha1.VirtualIP) (written *v1a
 		s.log = append(s.log, happening{last, true})
 		return nil, true
 	}
-	uid := fmt.Sprintf("u%d", s.lives)
 	if current == nil {
 		s.lives++
-		uid = fmt.Sprintf("u%d", s.lives)
-	} else {
+	}
+	uid := fmt.Sprintf("u%d", s.lives)
+	if current != nil {
 		uid = string(current.UID)
 	}
 	written = life(v, uid, s.version)
@@ -341,13 +341,10 @@ func runLedger(t *testing.T, rnd *rand.Rand) bool {
 		letters = append(letters, w)
 	}
 	answer := func(w *letter) {
-		switch {
-		case w.answer == nil:
-			if w.known != nil {
-				l.bury(w.known, false)
-			}
-		default:
+		if w.answer != nil {
 			l.answered(w.answer)
+		} else if w.known != nil {
+			l.bury(w.known, false)
 		}
 		l.done(w.addr, w.key)
 	}
