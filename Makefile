@@ -38,7 +38,7 @@ test: ## Build and check everything: deps, lint, verify, tests, end-to-end tests
 
 .PHONY: test-unit
 test-unit: ## Tests of the packages, with the race detector
-	@CGO_ENABLED=1 $(GOTEST) -suite $@ -- -race -timeout 15m ./...
+	@CGO_ENABLED=1 $(GOTEST) -suite $@ -- -race -count=1 -timeout 15m ./...
 
 .PHONY: test-sandbox
 test-sandbox: build kubernetes ## Tests of the sandbox itself (root)
@@ -54,7 +54,7 @@ endif
 
 .PHONY: kubernetes
 kubernetes: build ## Build the sandbox's Kubernetes into the cache, once
-	@bin/herald-sandbox build 2>&1 | awk '!/packages compiled/ || ++n % 6 == 0 { print; fflush() }'
+	@bin/herald-sandbox build 2>&1 >/dev/null | awk '!/packages compiled/ || ++n % 6 == 0 { print; fflush() }'
 
 .PHONY: lint
 lint: ## gofmt, go vet and golangci-lint, and who imports whom
