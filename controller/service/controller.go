@@ -253,7 +253,7 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	if err := c.patch(ctx, service, desired); err != nil {
 		return err
 	}
-	if before == nil {
+	if before == nil && v.ready {
 		c.tellTakeover(service, desired)
 	}
 	if before != nil && before.Reason == string(v.reason) && before.Message == v.message {

@@ -26,9 +26,9 @@ type ledger struct {
 	// writing are assignments on their way to the API server, each with the
 	// node that will own the address if that is decided with it.
 	writing map[netip.Addr]map[ipam.Key]string
-	// adopted are addresses that a Service shows in its status and that have
-	// no VirtualIP (a restore, a migration, a deletion by hand).
-	adopted map[netip.Addr]ipam.Key
+	// adopted are Services on addresses whose VirtualIP does not say so: their
+	// status shows it (a restore, a migration), or somebody deleted it.
+	adopted map[netip.Addr]map[ipam.Key]ipam.Claim
 	// load is how many addresses each node owns or is about to.
 	load map[string]int
 	// holding completes what a VirtualIP says of a claim.
@@ -41,7 +41,7 @@ func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
 		vips:      map[netip.Addr]*v1alpha1.VirtualIP{},
 		buried:    map[types.UID]bool{},
 		writing:   map[netip.Addr]map[ipam.Key]string{},
-		adopted:   map[netip.Addr]ipam.Key{},
+		adopted:   map[netip.Addr]map[ipam.Key]ipam.Claim{},
 		load:      map[string]int{},
 		holding:   holding,
 	}
@@ -59,12 +59,13 @@ func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh
 // answered takes in the VirtualIP that the API server answered us with. The
 // answer may come late: one that the informer has passed, and that we know
 // nothing of, has been deleted since.
-func (l *ledger) answered(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
+func (l *ledger) answered(vip *v1alpha1.VirtualIP) (fresh bool) {
 	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 	if err != nil || l.vips[addr] == nil && !newer(vip.ResourceVersion, l.told) {
-		return nil, false
+		return false
 	}
-	return l.take(vip)
+	_, fresh = l.take(vip)
+	return fresh
 }
 
 func (l *ledger) take(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
@@ -116,7 +117,9 @@ func (l *ledger) put(addr netip.Addr, vip *v1alpha1.VirtualIP) {
 		delete(l.vips, addr)
 	} else {
 		l.vips[addr] = vip
-		delete(l.adopted, addr)
+		for i := range vip.Spec.Claims {
+			l.orphan(addr, ipam.Key{Namespace: vip.Spec.Claims[i].Namespace, Name: vip.Spec.Claims[i].Name})
+		}
 	}
 	l.count(vip, 1)
 	l.mirror(addr)
@@ -164,6 +167,12 @@ func (l *ledger) mirror(addr netip.Addr) {
 			}
 		}
 	}
+	for key, claim := range l.adopted[addr] {
+		wanted[key] = true
+		if !slices.Contains(l.allocator.Held(key), addr) {
+			l.allocator.Hold(addr, key, claim)
+		}
+	}
 	for _, key := range l.allocator.Holders(addr) {
 		if !wanted[key] {
 			l.allocator.Release(addr, key)
@@ -173,10 +182,6 @@ func (l *ledger) mirror(addr netip.Addr) {
 }
 
 func (l *ledger) mirrorReservation(addr netip.Addr, vip *v1alpha1.VirtualIP, held bool) {
-	if key, ok := l.adopted[addr]; ok && vip == nil {
-		l.allocator.Reserve(addr, key)
-		return
-	}
 	switch {
 	case vip != nil && vip.Spec.ReservedFor != nil:
 		l.allocator.Reserve(addr, ipam.Key{Namespace: vip.Spec.ReservedFor.Namespace, Name: vip.Spec.ReservedFor.Name})
@@ -188,31 +193,67 @@ func (l *ledger) mirrorReservation(addr netip.Addr, vip *v1alpha1.VirtualIP, hel
 	}
 }
 
-// adopt keeps an address for the Service whose status shows it, as far as
-// nobody else has it and a pool gives it.
-func (l *ledger) adopt(addr netip.Addr, key ipam.Key) {
-	if l.vips[addr] != nil || len(l.allocator.Holders(addr)) > 0 {
+// adopt keeps an address for the Service whose status shows it, as far as a
+// pool gives it and nobody has it who would not share it.
+func (l *ledger) adopt(addr netip.Addr, request *ipam.Request) {
+	pool, ok := l.allocator.PoolOf(addr)
+	if l.vips[addr] != nil || !ok {
 		return
 	}
-	if _, other := l.adopted[addr]; other {
+	for _, held := range l.allocator.Held(request.Key) {
+		if ipam.FamilyOf(held) == ipam.FamilyOf(addr) {
+			return // this is what it has, whatever the status shows
+		}
+	}
+	if len(l.allocator.Holders(addr)) > 0 && l.allocator.Check(request, addr) != nil {
 		return
 	}
-	if _, ok := l.allocator.PoolOf(addr); !ok {
-		return
+	l.foster(addr, request.Key, ipam.Claim{Pool: pool, Share: request.Share, Ports: request.Ports, Local: request.Local, Backend: request.Backend})
+}
+
+// keep adopts the Services of a VirtualIP that somebody deleted, and says
+// whether there are any. Who is being written for finds out without.
+func (l *ledger) keep(addr netip.Addr, vip *v1alpha1.VirtualIP) (kept bool) {
+	for i := range vip.Spec.Claims {
+		claim := &vip.Spec.Claims[i]
+		key := ipam.Key{Namespace: claim.Namespace, Name: claim.Name}
+		if _, busy := l.writing[addr][key]; !busy {
+			l.foster(addr, key, l.holding(claim, vip.Spec.Pool))
+			kept = true
+		}
 	}
-	l.adopted[addr] = key
+	return kept
+}
+
+func (l *ledger) foster(addr netip.Addr, key ipam.Key, claim ipam.Claim) {
+	if l.adopted[addr] == nil {
+		l.adopted[addr] = map[ipam.Key]ipam.Claim{}
+	}
+	l.adopted[addr][key] = claim
 	l.mirror(addr)
 }
 
 // disown ends what adopt began, for the addresses that the Service does not
 // show any more.
 func (l *ledger) disown(key ipam.Key, shown []netip.Addr) {
-	for addr, owner := range l.adopted {
-		if owner == key && !slices.Contains(shown, addr) {
-			delete(l.adopted, addr)
+	for addr := range l.adopted {
+		if l.orphan(addr, key, shown...) {
 			l.mirror(addr)
 		}
 	}
+}
+
+// orphan takes the Service from the adopted of an address, unless it is among
+// those that it shows.
+func (l *ledger) orphan(addr netip.Addr, key ipam.Key, shown ...netip.Addr) bool {
+	if _, ok := l.adopted[addr][key]; !ok || slices.Contains(shown, addr) {
+		return false
+	}
+	delete(l.adopted[addr], key)
+	if len(l.adopted[addr]) == 0 {
+		delete(l.adopted, addr)
+	}
+	return true
 }
 
 // begin says that the address is being written for the Service, to be owned by
@@ -232,14 +273,4 @@ func (l *ledger) done(addr netip.Addr, key ipam.Key) {
 		delete(l.writing, addr)
 	}
 	l.mirror(addr)
-}
-
-// adopts says whether an address is kept for the Service because it shows it.
-func (l *ledger) adopts(key ipam.Key) bool {
-	for _, owner := range l.adopted {
-		if owner == key {
-			return true
-		}
-	}
-	return false
 }

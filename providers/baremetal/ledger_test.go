@@ -155,24 +155,30 @@ func TestLedgerReservations(t *testing.T) {
 			l.see(v)
 			l.bury(v, true)
 		}, "203.0.113.17", "203.0.113.17"},
-		{"shown by a Service", func(l *ledger) { l.adopt(seventeen, keyNamed("web")) }, "203.0.113.17", "Reserved"},
+		{"shown by a Service", func(l *ledger) { l.adopt(seventeen, shownTo("web")) }, "203.0.113.17", "NotShared"},
 		{"shown by two, the first has it", func(l *ledger) {
-			l.adopt(seventeen, keyNamed("api"))
-			l.adopt(seventeen, keyNamed("web"))
-		}, "Reserved", "203.0.113.17"},
+			l.adopt(seventeen, shownTo("api"))
+			l.adopt(seventeen, shownTo("web"))
+		}, "NotShared", "203.0.113.17"},
 		{"shown by one and held by another", func(l *ledger) {
 			l.see(life(vip(seventeen, "api"), "u1", 1))
-			l.adopt(seventeen, keyNamed("web"))
+			l.adopt(seventeen, shownTo("web"))
 		}, "NotShared", "203.0.113.17"},
 		{"not shown any more", func(l *ledger) {
-			l.adopt(seventeen, keyNamed("web"))
+			l.adopt(seventeen, shownTo("web"))
 			l.disown(keyNamed("web"), nil)
 		}, "203.0.113.17", "203.0.113.17"},
 		{"still shown", func(l *ledger) {
-			l.adopt(seventeen, keyNamed("web"))
+			l.adopt(seventeen, shownTo("web"))
 			l.disown(keyNamed("web"), []netip.Addr{seventeen})
 			l.disown(keyNamed("api"), nil)
-		}, "203.0.113.17", "Reserved"},
+		}, "203.0.113.17", "NotShared"},
+		{"deleted by somebody", func(l *ledger) {
+			v := life(vip(seventeen, "web"), "u1", 1)
+			l.see(v)
+			l.bury(v, true)
+			l.keep(seventeen, v)
+		}, "203.0.113.17", "NotShared"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for name, want := range map[string]string{"web": c.web, "api": c.api} {
@@ -186,18 +192,49 @@ func TestLedgerReservations(t *testing.T) {
 	}
 }
 
+// shownTo is the request of a Service that shares under the key "key", port by
+// port.
+func shownTo(name string, ports ...uint16) *ipam.Request {
+	r := &ipam.Request{Key: keyNamed(name), Families: []ipam.Family{ipam.IPv4}}
+	for _, port := range ports {
+		r.Share, r.Ports = "key", append(r.Ports, ipam.Port{Protocol: "TCP", Port: port})
+	}
+	return r
+}
+
+func TestLedgerAdoptsWhoShares(t *testing.T) {
+	l := plainLedger()
+	l.adopt(seventeen, shownTo("web", 80))
+	l.adopt(seventeen, shownTo("api", 443))
+	l.adopt(seventeen, shownTo("mail", 443))
+	l.adopt(seventeen, shownTo("news"))
+	l.want(t, "those who go together", "[api web]")
+	l.see(life(vip(seventeen, "web"), "u1", 1))
+	l.want(t, "one has its VirtualIP", "[api web]")
+	l.disown(keyNamed("api"), nil)
+	l.want(t, "the other one asks for something else", "[web]")
+}
+
+// What a VirtualIP says counts more than what a status shows.
+func TestLedgerAdoptsOneAddressOfAFamily(t *testing.T) {
+	l := plainLedger()
+	l.see(life(vip(seventeen, "web"), "u1", 1))
+	l.adopt(netip.MustParseAddr("203.0.113.1"), shownTo("web"))
+	if held := l.allocator.Held(keyNamed("web")); len(held) != 1 {
+		t.Errorf("it holds %v", held)
+	}
+}
+
 func TestLedgerAdoptsOnlyFromPools(t *testing.T) {
 	l := plainLedger()
-	l.adopt(netip.MustParseAddr("192.0.2.1"), keyNamed("web"))
-	if l.adopts(keyNamed("web")) {
+	l.adopt(netip.MustParseAddr("192.0.2.1"), shownTo("web"))
+	if len(l.allocator.Held(keyNamed("web"))) > 0 {
 		t.Error("it keeps an address that no pool gives")
 	}
-	l.adopt(seventeen, keyNamed("web"))
-	if !l.adopts(keyNamed("web")) || l.adopts(keyNamed("api")) {
-		t.Error("it does not know whose the address is")
-	}
+	l.adopt(seventeen, shownTo("web"))
+	l.want(t, "shown", "[web]")
 	l.see(life(vip(seventeen, "web"), "u1", 1))
-	if l.adopts(keyNamed("web")) {
+	if len(l.adopted) > 0 {
 		t.Error("it is adopted beside its VirtualIP")
 	}
 }
@@ -233,11 +270,11 @@ func (s *store) set(addr netip.Addr, known, v *v1alpha1.VirtualIP) (written *v1a
 		s.log = append(s.log, happening{last, true})
 		return nil, true
 	}
-	uid := fmt.Sprintf("u%d", s.lives)
 	if current == nil {
 		s.lives++
-		uid = fmt.Sprintf("u%d", s.lives)
-	} else {
+	}
+	uid := fmt.Sprintf("u%d", s.lives)
+	if current != nil {
 		uid = string(current.UID)
 	}
 	written = life(v, uid, s.version)
@@ -304,13 +341,10 @@ func runLedger(t *testing.T, rnd *rand.Rand) bool {
 		letters = append(letters, w)
 	}
 	answer := func(w *letter) {
-		switch {
-		case w.answer == nil:
-			if w.known != nil {
-				l.bury(w.known, false)
-			}
-		default:
+		if w.answer != nil {
 			l.answered(w.answer)
+		} else if w.known != nil {
+			l.bury(w.known, false)
 		}
 		l.done(w.addr, w.key)
 	}

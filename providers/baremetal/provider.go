@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -141,15 +142,14 @@ func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, service *cor
 }
 
 // GetLoadBalancer implements cloudprovider.LoadBalancer: a load balancer
-// exists as long as an address is the Service's, or is kept for it because its
-// status shows it.
+// exists as long as an address is the Service's, or it waits for one.
 func (p *Provider) GetLoadBalancer(_ context.Context, _ string, service *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
-		return nil, p.ledger.adopts(key), nil
+		return nil, p.waiting[key] != nil, nil
 	}
 	return p.status(held, ""), true, nil
 }
@@ -244,7 +244,7 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*cl
 	defer p.mu.Unlock()
 	shown := shownBy(service)
 	for _, addr := range shown {
-		p.ledger.adopt(addr, request.Key)
+		p.ledger.adopt(addr, request)
 	}
 	assignment, err := p.ledger.allocator.Assign(request)
 	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
@@ -295,7 +295,7 @@ func (p *Provider) planWrites(service *corev1.Service, key ipam.Key, assignment 
 		// Service stops showing the address.
 		p.ledger.mirror(addr)
 		vip := p.ledger.vips[addr]
-		if vip == nil || slices.Contains(shown, addr) {
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || slices.Contains(shown, addr) {
 			continue
 		}
 		p.ledger.begin(addr, key, "")
@@ -319,11 +319,12 @@ func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, serv
 func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	p.mu.Lock()
 	delete(p.waiting, key)
+	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
 	var writes []*claimWrite
-	for _, addr := range p.ledger.allocator.Held(key) {
+	for _, addr := range held {
 		vip := p.ledger.vips[addr]
-		if vip == nil {
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
 			continue
 		}
 		p.ledger.begin(addr, key, "")
@@ -336,7 +337,9 @@ func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 			return err
 		}
 	}
-	p.wakeWaiting()
+	if len(held) > 0 {
+		p.wakeWaiting()
+	}
 	return nil
 }
 
@@ -433,14 +436,18 @@ func (p *Provider) abandon(writes []*claimWrite) {
 // their pools, and what stands in the way of announcing them. That a Service
 // has no endpoint is not said: it comes and goes, and stands beside it anyway.
 func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
+	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
+	if refusal != nil {
+		return "", ""
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := keyOf(service)
 	var given, withheld []string
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
-		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
-			continue
+		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || p.ledger.allocator.Check(request, addr) != nil {
+			continue // it is not there yet, or about to go
 		}
 		given = append(given, fmt.Sprintf("%s from pool %q", addr, vip.Spec.Pool))
 		if hold := vip.Spec.Hold; hold != "" && hold != v1alpha1.NoReadyEndpoints {
@@ -472,12 +479,13 @@ func (p *Provider) status(addresses []netip.Addr, mode corev1.LoadBalancerIPMode
 
 // kept is the status of a Service that is refused: what it holds, in the order
 // that it shows. A Service that holds nothing and shows something that we
-// never said keeps showing it until we have something better; nil says so.
+// never said it is served at keeps showing it until we have something better;
+// nil says so.
 func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
-		if p.ledger.adopts(key) || !hasVerdict(service) {
+		if !meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) {
 			return nil
 		}
 		return &corev1.LoadBalancerStatus{}

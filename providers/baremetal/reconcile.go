@@ -116,7 +116,7 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, fresh := p.ledger.answered(latest); fresh {
+	if p.ledger.answered(latest) {
 		p.wakeClaims(vip, latest)
 	}
 	return errStale

@@ -97,8 +97,12 @@ func (p *Provider) load(ctx context.Context) {
 		if !hasVerdict(service) && service.Spec.Type != corev1.ServiceTypeLoadBalancer {
 			continue
 		}
+		request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
+		if refusal != nil {
+			request = &ipam.Request{Key: keyOf(service)}
+		}
 		for _, addr := range shownBy(service) {
-			p.ledger.adopt(addr, keyOf(service))
+			p.ledger.adopt(addr, request)
 		}
 	}
 	klog.FromContext(ctx).Info("Loaded", "virtualIPs", len(p.ledger.vips), "adopted", len(p.ledger.adopted), "pools", len(p.poolObjects))
@@ -108,11 +112,14 @@ func (p *Provider) load(ctx context.Context) {
 func (p *Provider) lookAround() {
 	p.mu.Lock()
 	vips := slices.Collect(maps.Values(p.ledger.vips))
-	adopters := slices.Collect(maps.Values(p.ledger.adopted))
+	var adopted []ipam.Key
+	for _, services := range p.ledger.adopted {
+		adopted = slices.AppendSeq(adopted, maps.Keys(services))
+	}
 	p.mu.Unlock()
 	// The Service of a claim may have gone.
 	p.wakeClaims(vips...)
-	for _, key := range adopters {
+	for _, key := range adopted {
 		p.wakeKey(key)
 	}
 	p.placeAll()
@@ -210,15 +217,15 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 		return
 	}
 	p.mu.Lock()
-	byOther := p.ledger.bury(vip, true)
-	if byOther && len(vip.Spec.Claims) > 0 {
-		p.ledger.adopt(addr, ipam.Key{Namespace: vip.Spec.Claims[0].Namespace, Name: vip.Spec.Claims[0].Name})
-	}
+	// Not news if the answer to our own deletion came first; when it comes
+	// later, nobody is left to keep the address for.
+	news := p.ledger.bury(vip, true)
+	kept := news && p.ledger.keep(addr, vip)
 	p.mu.Unlock()
-	if !byOther {
+	if !news {
 		return
 	}
-	if len(vip.Spec.Claims) > 0 {
+	if kept {
 		p.event(ctx, vip, corev1.EventTypeWarning, v1alpha1.VirtualIPRemade,
 			fmt.Sprintf("VirtualIP %s was deleted while in use and is made again: to free the address, delete the Service or change its type.", vip.Name))
 	}
