@@ -256,7 +256,7 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	if before == nil && v.ready {
 		c.tellTakeover(service, desired)
 	}
-	if before != nil && before.Reason == string(v.reason) && before.Message == v.message {
+	if before != nil && before.Reason == string(v.reason) && (before.Message == v.message || waits[v.reason]) {
 		return nil
 	}
 	kind := corev1.EventTypeWarning
@@ -265,6 +265,12 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	}
 	c.Recorder.Event(service, kind, string(v.reason), v.message)
 	return nil
+}
+
+// waits are the reasons whose message tells of pools, which change without the
+// Service's doing: the condition follows, an event is told once.
+var waits = map[v1alpha1.Reason]bool{
+	v1alpha1.NoPool: true, v1alpha1.PoolExhausted: true, v1alpha1.NamespaceQuota: true, v1alpha1.AddressPartial: true,
 }
 
 // tellTakeover tells what became of a status that was there before us.

@@ -208,7 +208,15 @@ func TestStatusOfAnotherProviderIsAdoptedOrReplaced(t *testing.T) {
 		w.told("Service", name, v1alpha1.AddressReplaced)
 	}
 	for i := range 5 {
-		w.refused(fmt.Sprintf("pending-%d", i), v1alpha1.NotShared, "adopted")
+		name := fmt.Sprintf("pending-%d", i)
+		w.eventually(name+" does not get it", func() error {
+			condition := ready(w.get(name))
+			// Kept for the other, or already given to it.
+			if condition == nil || condition.Reason != string(v1alpha1.NotShared) && condition.Reason != string(v1alpha1.Reserved) {
+				return fmt.Errorf("condition %+v", condition)
+			}
+			return has(condition.Message, "adopted")
+		})
 	}
 }
 
