@@ -250,7 +250,7 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 		return nil
 	}
 	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
-	if err := c.patch(ctx, service, desired); err != nil {
+	if done, err := c.patch(ctx, service, desired); err != nil || !done {
 		return err
 	}
 	if before == nil && v.ready {
@@ -301,7 +301,7 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 		return nil
 	}
 	if desired, changed := released(service); changed {
-		if err := c.patch(ctx, service, desired); err != nil {
+		if done, err := c.patch(ctx, service, desired); err != nil || !done {
 			return err
 		}
 	}
@@ -342,33 +342,34 @@ func (c *Controller) clean(ctx context.Context, service *corev1.Service, but clo
 }
 
 // patch writes the difference between the statuses, in one request. It is for
-// this very Service: one of the same name that was made since is left alone.
-func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service) error {
+// this very Service as we know it: what was decided for an older one, or for
+// one of the same name, is not written, and the newer one decided about anew.
+func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service) (done bool, err error) {
 	before := &corev1.Service{Status: service.Status}
-	after := &corev1.Service{ObjectMeta: metav1.ObjectMeta{UID: service.UID}, Status: desired.Status}
+	after := &corev1.Service{ObjectMeta: metav1.ObjectMeta{UID: service.UID, ResourceVersion: service.ResourceVersion}, Status: desired.Status}
 	beforeJSON, err := json.Marshal(before)
 	if err != nil {
-		return err
+		return false, err
 	}
 	afterJSON, err := json.Marshal(after)
 	if err != nil {
-		return err
+		return false, err
 	}
 	patch, err := strategicpatch.CreateTwoWayMergePatch(beforeJSON, afterJSON, &corev1.Service{})
 	if err != nil {
-		return err
+		return false, err
 	}
 	patched, err := c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	if apierrors.IsNotFound(err) {
-		return nil // deleted meanwhile: its deletion is on its way to us
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return false, nil // changed meanwhile: that is on its way to us
 	}
 	if err != nil {
-		return fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
+		return false, fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.written[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = patched.ResourceVersion
-	return nil
+	return true, nil
 }
 
 // behind says whether the cached Service is older than our last write to it.

@@ -211,13 +211,14 @@ func (l *ledger) adopt(addr netip.Addr, request *ipam.Request) {
 	l.foster(addr, request.Key, ipam.Claim{Pool: pool, Share: request.Share, Ports: request.Ports, Local: request.Local, Backend: request.Backend})
 }
 
-// keep adopts the Services of a VirtualIP that somebody deleted, and says
-// whether there are any. Who is being written for finds out without.
-func (l *ledger) keep(addr netip.Addr, vip *v1alpha1.VirtualIP) (kept bool) {
+// keep adopts the Services of a VirtualIP that somebody deleted, as far as they
+// show the address, and says whether there are any. Who is being written for
+// finds out without.
+func (l *ledger) keep(addr netip.Addr, vip *v1alpha1.VirtualIP, shows func(ipam.Key) bool) (kept bool) {
 	for i := range vip.Spec.Claims {
 		claim := &vip.Spec.Claims[i]
 		key := ipam.Key{Namespace: claim.Namespace, Name: claim.Name}
-		if _, busy := l.writing[addr][key]; !busy {
+		if _, busy := l.writing[addr][key]; !busy && shows(key) {
 			l.foster(addr, key, l.holding(claim, vip.Spec.Pool))
 			kept = true
 		}

@@ -177,7 +177,7 @@ func TestLedgerReservations(t *testing.T) {
 			v := life(vip(seventeen, "web"), "u1", 1)
 			l.see(v)
 			l.bury(v, true)
-			l.keep(seventeen, v)
+			l.keep(seventeen, v, func(ipam.Key) bool { return true })
 		}, "203.0.113.17", "NotShared"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -186,22 +186,20 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1.LoadBalancerStatus, error) {
 	request, asked, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
 	if refusal != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.kept(service), refusal
+		return p.refuse(ctx, service, refusal)
 	}
 	if err := p.copySourceRanges(ctx, service); err != nil {
 		return p.lockedKept(service), err
 	}
 	writes, assignment, err := p.assign(service, request)
+	if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
+		return p.refuse(ctx, service, refusal)
+	}
 	if err != nil {
 		return p.lockedKept(service), err
 	}
-	for _, write := range writes {
-		if err := p.write(ctx, write); err != nil {
-			p.abandon(writes)
-			return nil, err
-		}
+	if err := p.writeAll(ctx, writes); err != nil {
+		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -210,6 +208,36 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 		addresses[i] = given.Addr
 	}
 	return p.status(addresses, asked.IPMode), nil
+}
+
+// refuse leaves a refused Service what it has, which is made again where it
+// was lost. A claim of an earlier Service of its name is no claim of its.
+func (p *Provider) refuse(ctx context.Context, service *corev1.Service, refusal *v1alpha1.Refusal) (*corev1.LoadBalancerStatus, error) {
+	p.mu.Lock()
+	key, claim, shown := keyOf(service), claimFor(service), shownBy(service)
+	p.ledger.disown(key, shown)
+	var inherited []netip.Addr
+	var writes []*claimWrite
+	for _, addr := range p.ledger.allocator.Held(key) {
+		vip := p.ledger.vips[addr]
+		i := -1
+		if vip != nil {
+			i = findClaim(vip, key.Namespace, key.Name)
+		}
+		switch {
+		case i < 0:
+			pool, _ := p.ledger.allocator.PoolOf(addr)
+			writes = append(writes, p.planClaim(key, ipam.Assigned{Addr: addr, Pool: pool}, claim)...)
+		case vip.Spec.Claims[i].UID != service.UID:
+			inherited = append(inherited, addr)
+		}
+	}
+	writes = append(writes, p.planReleases(key, inherited, shown)...)
+	p.mu.Unlock()
+	if err := p.writeAll(ctx, writes); err != nil {
+		return nil, err
+	}
+	return p.lockedKept(service), refusal
 }
 
 // copySourceRanges brings the source ranges of the old annotation into the
@@ -277,23 +305,35 @@ func (p *Provider) planWrites(service *corev1.Service, key ipam.Key, assignment 
 	var writes []*claimWrite
 	claim := claimFor(service)
 	for _, given := range assignment.Addresses {
-		vip := p.ledger.vips[given.Addr]
-		desired, changed := claimed(vip, given.Addr, given.Pool, p.reclaimPolicy(given.Pool), claim)
-		if !changed {
-			continue
-		}
-		owner := ""
-		if vip == nil || len(vip.Spec.Claims) == 0 {
-			p.placeSpec(given.Addr, desired)
-			owner = firstOf(desired.Spec.L2)
-		}
-		p.ledger.begin(given.Addr, key, owner)
-		writes = append(writes, &claimWrite{addr: given.Addr, key: key, before: vip, desired: desired})
+		writes = append(writes, p.planClaim(key, given, claim)...)
 	}
 	for _, addr := range assignment.Released {
-		// Held until the VirtualIP says otherwise, and that not before the
-		// Service stops showing the address.
-		p.ledger.mirror(addr)
+		p.ledger.mirror(addr) // held until the VirtualIP says otherwise
+	}
+	return append(writes, p.planReleases(key, assignment.Released, shown)...)
+}
+
+// planClaim turns an address that the Service has into a write, if that is any.
+func (p *Provider) planClaim(key ipam.Key, given ipam.Assigned, claim v1alpha1.Claim) []*claimWrite {
+	vip := p.ledger.vips[given.Addr]
+	desired, changed := claimed(vip, given.Addr, given.Pool, p.reclaimPolicy(given.Pool), claim)
+	if !changed {
+		return nil
+	}
+	owner := ""
+	if vip == nil || len(vip.Spec.Claims) == 0 {
+		p.placeSpec(given.Addr, desired)
+		owner = firstOf(desired.Spec.L2)
+	}
+	p.ledger.begin(given.Addr, key, owner)
+	return []*claimWrite{{addr: given.Addr, key: key, before: vip, desired: desired}}
+}
+
+// planReleases turns addresses to release into writes, but not before the
+// Service stops showing them.
+func (p *Provider) planReleases(key ipam.Key, addresses, shown []netip.Addr) []*claimWrite {
+	var writes []*claimWrite
+	for _, addr := range addresses {
 		vip := p.ledger.vips[addr]
 		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || slices.Contains(shown, addr) {
 			continue
@@ -321,24 +361,13 @@ func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	delete(p.waiting, key)
 	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
-	var writes []*claimWrite
-	for _, addr := range held {
-		vip := p.ledger.vips[addr]
-		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 {
-			continue
-		}
-		p.ledger.begin(addr, key, "")
-		writes = append(writes, &claimWrite{addr: addr, key: key, before: vip, desired: unclaimed(vip, key)})
-	}
+	writes := p.planReleases(key, held, nil)
 	p.mu.Unlock()
-	for _, write := range writes {
-		if err := p.write(ctx, write); err != nil {
-			p.abandon(writes)
-			return err
-		}
+	if err := p.writeAll(ctx, writes); err != nil {
+		return err
 	}
-	if len(held) > 0 {
-		p.wakeWaiting()
+	if len(held) > len(writes) {
+		p.wakeWaiting() // something was adopted
 	}
 	return nil
 }
@@ -350,6 +379,26 @@ type claimWrite struct {
 	before  *v1alpha1.VirtualIP
 	desired *v1alpha1.VirtualIP
 	ended   bool
+}
+
+// releases says whether the write takes a Service off an address.
+func (w *claimWrite) releases() bool {
+	return w.desired == nil || w.before != nil && len(w.desired.Spec.Claims) < len(w.before.Spec.Claims)
+}
+
+// writeAll makes the writes in order, up to one that fails. Who waits for an
+// address is woken when one may be free.
+func (p *Provider) writeAll(ctx context.Context, writes []*claimWrite) error {
+	for _, write := range writes {
+		if err := p.write(ctx, write); err != nil {
+			p.abandon(writes)
+			return err
+		}
+	}
+	if slices.ContainsFunc(writes, (*claimWrite).releases) {
+		p.wakeWaiting()
+	}
+	return nil
 }
 
 // write brings one VirtualIP to the API server and the answer into the ledger.

@@ -20,8 +20,7 @@ func TestServiceIsServedWithTwoWritesAndOneEvent(t *testing.T) {
 	w.pool("public", nil, "203.0.113.17/32")
 	w.controller()
 	w.endpoints("web", "a", "b")
-	w.rest()
-	before := len(w.api.Writes())
+	before := len(w.rest())
 	w.create(lb("web"))
 	w.untilService("web", "203.0.113.17 AddressAssigned")
 	writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
@@ -99,6 +98,13 @@ func TestRefusedServiceKeepsItsAddress(t *testing.T) {
 		w.edit("web", annotated(annotations.Addresses, c.value))
 		w.untilService("web", c.want)
 		w.untilVIPs("203.0.113.17 web (NoReadyEndpoints)")
+		// Also when somebody deletes it.
+		lost := w.vip("203.0.113.17").UID
+		must(w, w.herald.VirtualIPs.Delete(w.ctx, "203.0.113.17", metav1.DeleteOptions{}))
+		w.until("made again", "true", func() string {
+			return strconv.FormatBool(len(w.vips()) == 1 && w.vip("203.0.113.17").UID != lost)
+		})
+		w.untilService("web", c.want)
 	}
 }
 
@@ -124,6 +130,37 @@ func TestExhaustedPool(t *testing.T) {
 	pool.Spec.Addresses = []string{"203.0.113.17/32", "203.0.113.20/32"}
 	must(w, first(w.herald.AddressPools.Update(w.ctx, pool, metav1.UpdateOptions{})))
 	w.until("the pool grows", "203.0.113.17 AddressAssigned, 203.0.113.20 AddressAssigned", served)
+}
+
+// A Service that moves away makes room, too.
+func TestMoveWakesWhoWaits(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32")
+	w.pool("private", func(s *v1alpha1.AddressPoolSpec) { s.Scope = v1alpha1.ScopeInternal }, "10.0.0.1/32")
+	w.controller()
+	w.create(lb("web"))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	w.create(lb("waits"))
+	w.untilService("waits", "PoolExhausted")
+	w.edit("web", annotated(annotations.Scope, "Internal"))
+	w.untilService("web", "10.0.0.1 AddressAssigned")
+	w.untilService("waits", "203.0.113.17 AddressAssigned")
+}
+
+// A Service is deleted and made again under the same name before anybody
+// looks, and the new one asks for what it cannot have: it does not inherit.
+func TestNewServiceDoesNotInherit(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32")
+	_, stop := w.controller()
+	w.create(lb("web"))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	stop()
+	w.delete("web")
+	w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
+	w.controller()
+	w.untilService("web", "OutsidePools")
+	w.untilVIPs()
 }
 
 // Who waits for an address and goes is not woken for ever.
@@ -352,7 +389,6 @@ func vip17(address string) *v1alpha1.VirtualIP {
 func TestFailuresOfTheAPIServer(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", nil, "203.0.113.16/30")
-	w.controller()
 	failing := map[string]int{}
 	w.api.Before = func(request string) error {
 		w.events.mu.Lock()
@@ -362,6 +398,7 @@ func TestFailuresOfTheAPIServer(t *testing.T) {
 		}
 		return nil
 	}
+	w.controller()
 	w.create(lb("web", annotated(annotations.Addresses, "203.0.113.17")))
 	w.untilService("web", "203.0.113.17 AddressAssigned")
 	w.endpoints("web", "a", "b")

@@ -220,7 +220,10 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 	// Not news if the answer to our own deletion came first; when it comes
 	// later, nobody is left to keep the address for.
 	news := p.ledger.bury(vip, true)
-	kept := news && p.ledger.keep(addr, vip)
+	kept := news && p.ledger.keep(addr, vip, func(key ipam.Key) bool {
+		service, err := p.services.Services(key.Namespace).Get(key.Name)
+		return err == nil && slices.Contains(shownBy(service), addr)
+	})
 	p.mu.Unlock()
 	if !news {
 		return

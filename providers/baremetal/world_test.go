@@ -257,7 +257,7 @@ func (w *world) untilVIPs(want ...string) {
 // rest waits until nothing has been written for a while.
 func (w *world) rest() (writes []string) {
 	w.Helper()
-	for range 200 {
+	for range 50 {
 		before := len(w.api.Writes())
 		time.Sleep(statusDelay + 200*time.Millisecond)
 		if writes = w.api.Writes(); len(writes) == before {
