@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/lan"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
 )
@@ -85,39 +85,24 @@ func (s *Snapshot) judge(vip *v1alpha1.VirtualIP, addr netip.Addr) Verdict {
 	return Verdict{Owner: true, Interfaces: interfaces}
 }
 
-// interfaces are those to announce an address on: the ones that the patterns
-// name; without patterns the ones whose prefix contains the address; if there
-// are none the one of the node's InternalIP.
+// interfaces are the names of those to announce an address on.
 func (s *Snapshot) interfaces(addr netip.Addr, patterns []string) []string {
-	if len(patterns) > 0 {
-		return s.links(func(l *link.Link) bool {
-			return slices.ContainsFunc(patterns, func(pattern string) bool {
-				matches, err := path.Match(pattern, l.Name)
-				return err == nil && matches
-			})
-		})
+	var names []string
+	for _, i := range lan.Choose(addr, patterns, s.InternalIPs, lanInterfaces(s.Links)) {
+		names = append(names, i.Name)
 	}
-	near := s.links(func(l *link.Link) bool {
-		return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(addr) && !p.IsSingleIP() })
-	})
-	if len(near) > 0 {
-		return near
-	}
-	return s.links(func(l *link.Link) bool {
-		return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return slices.Contains(s.InternalIPs, p.Addr()) })
-	})
+	return names
 }
 
-// links are the names of the links that ARP works on and that match, sorted.
-func (s *Snapshot) links(matches func(*link.Link) bool) []string {
-	var names []string
-	for i := range s.Links {
-		if l := &s.Links[i]; l.ARP && matches(l) {
-			names = append(names, l.Name)
+// lanInterfaces are the links that ARP works on.
+func lanInterfaces(links []link.Link) []lan.Interface {
+	var all []lan.Interface
+	for i := range links {
+		if l := &links[i]; l.ARP {
+			all = append(all, lan.Interface{Name: l.Name, MAC: l.MAC, Prefixes: l.Prefixes})
 		}
 	}
-	slices.Sort(names)
-	return names
+	return all
 }
 
 // String tells the decision, a line an address.

@@ -12,6 +12,14 @@ const (
 
 	// ConditionAnnounced is on a VirtualIP: whether a speaker answers for it.
 	ConditionAnnounced = "Announced"
+
+	// ConditionConflict is on a VirtualIP: whether a host that is no candidate
+	// answers for the address. The message has its MAC address.
+	ConditionConflict = "Conflict"
+
+	// ConditionServiceProxyHealthy is on a Speaker: whether the service proxy of
+	// its node says that it is well.
+	ConditionServiceProxyHealthy = "ServiceProxyHealthy"
 )
 
 // ReasonDoc declares a reason: what docs/reference says of it.
@@ -35,6 +43,7 @@ const (
 	LoadBalancerMade Reason = "LoadBalancerMade"
 	SyncFailed       Reason = "SyncFailed"
 
+	AddressConflict    Reason = "AddressConflict"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
 	InvalidAnnotation   Reason = "InvalidAnnotation"
@@ -86,6 +95,13 @@ const (
 	NotCandidate     Reason = "NotCandidate"
 	NotFirst         Reason = "NotFirst"
 	Leaving          Reason = "Leaving"
+	Asking           Reason = "Asking"
+	OwnedByOther     Reason = "OwnedByOther"
+	Conflict         Reason = "Conflict"
+	NoConflict       Reason = "NoConflict"
+	ProxyNotReady    Reason = "ProxyNotReady"
+	ProxyNotHealthy  Reason = "ProxyNotHealthy"
+	NotServedLocally Reason = "NotServedLocally"
 )
 
 // Reasons why a node is no candidate.
@@ -97,6 +113,7 @@ const (
 	NoSpeaker        Reason = "NoSpeaker"
 	NotSelected      Reason = "NotSelected"
 	NoLocalEndpoint  Reason = "NoLocalEndpoint"
+	NodeCordoned     Reason = "NodeCordoned"
 )
 
 // Reasons on a Speaker.
@@ -114,6 +131,7 @@ var Reasons = []ReasonDoc{
 	{SourceRangesCopied, "Service", "The annotation service.beta.kubernetes.io/load-balancer-source-ranges was copied into spec.loadBalancerSourceRanges, which is what kube-proxy enforces."},
 	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
 	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
+	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
@@ -158,8 +176,15 @@ var Reasons = []ReasonDoc{
 	{NotAnnouncedByL2, "VirtualIP", "The Advertisements that apply announce the address by BGP only."},
 	{NoInterface, "VirtualIP", "The owner has no interface to announce the address on: none has its prefix, and none matches the Advertisement."},
 	{NotCandidate, "VirtualIP", "This node is not among the candidates."},
-	{NotFirst, "VirtualIP", "A node before this one in the candidates announces the address."},
+	{NotFirst, "VirtualIP", "A node before this one in the candidates is alive: the address is that node's."},
 	{Leaving, "VirtualIP", "The speaker is stopping."},
+	{Asking, "VirtualIP", "The network is asked whether another host answers for the address, before this node does."},
+	{OwnedByOther, "VirtualIP", "Another node has the address, and keeps it as long as it lives."},
+	{Conflict, "VirtualIP", "A host that is no candidate answers for the address; the message has its MAC address."},
+	{NoConflict, "VirtualIP", "No other host answers for the address."},
+	{ProxyNotReady, "VirtualIP", "The service proxy of the node has not yet written its rules for the address."},
+	{ProxyNotHealthy, "VirtualIP, Speaker", "The service proxy of the node is dead, hangs, or says that it is not well; the message says which."},
+	{NotServedLocally, "VirtualIP", "A Service on the address has externalTrafficPolicy Local, and its health check node port on this node does not say that it is served here."},
 
 	{NodeExcluded, "Node", "The node has the label node.kubernetes.io/exclude-from-external-load-balancers."},
 	{NodeBeingDeleted, "Node", "The node has a taint that announces its end."},
@@ -168,6 +193,8 @@ var Reasons = []ReasonDoc{
 	{NoSpeaker, "Node", "No speaker runs on the node: its Lease is missing or has expired."},
 	{NotSelected, "Node", "No Advertisement of the pool selects the node."},
 	{NoLocalEndpoint, "Node", "The Service has externalTrafficPolicy Local and no ready endpoint on the node."},
+
+	{NodeCordoned, "Node", "The node is unschedulable, and others can have the address."},
 
 	{Running, "Speaker", "The speaker runs."},
 }

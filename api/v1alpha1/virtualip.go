@@ -150,6 +150,29 @@ type L2Placement struct {
 	// +optional
 	// +listType=atomic
 	Interfaces []string `json:"interfaces,omitempty"`
+
+	// Peers is how the candidates reach each other on the network of the address:
+	// they watch one another there.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=node
+	Peers []L2Peer `json:"peers,omitempty"`
+}
+
+// L2Peer is a candidate as the other candidates see it.
+type L2Peer struct {
+	// Node is the name of the candidate.
+	Node string `json:"node"`
+	// Address of the node on the network that the virtual IP is announced on.
+	// Empty when it is not known; the node is then watched by its Lease alone.
+	//
+	// +optional
+	Address string `json:"address,omitempty"`
+	// MAC address that the node answers ARP and NDP with on that network.
+	//
+	// +optional
+	MAC string `json:"mac,omitempty"`
 }
 
 // BGPPlacement is how an address is advertised by BGP.
