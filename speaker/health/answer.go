@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"time"
 )
 
 // Reason says why a target is not healthy. The zero value means that it is.
@@ -48,6 +49,13 @@ func (r Reason) failed() bool {
 type answer struct {
 	reason         Reason
 	localEndpoints int
+	written        Written
+}
+
+// Written is when the service proxy last wrote its rules, by family; zero where it does not say. kube-proxy says so since
+// its answer has a status per family. Nothing is written again when nothing has changed.
+type Written struct {
+	IPv4, IPv6 time.Time
 }
 
 // read is the meaning of an HTTP answer of the target.
@@ -58,33 +66,41 @@ func (t Target) read(status int, body []byte) answer {
 	if t.Kind == Local {
 		return t.readLocal(status == http.StatusOK, body)
 	}
-	return answer{reason: readProxy(status == http.StatusOK, bytes.TrimSpace(body))}
+	return readProxy(status == http.StatusOK, bytes.TrimSpace(body))
 }
 
 // readProxy is generous, since not every service proxy is kube-proxy: beside its status an answer need not say anything,
 // and what else it may say is an object.
 //
-// It cannot tell that kube-proxy has just started and not yet written its rules: kube-proxy answers 200 from the start,
-// and sets lastUpdated then. Health check node ports can: they are opened when the rules have been written.
-func readProxy(ok bool, body []byte) Reason {
+// kube-proxy answers 200 from its start, before it has written any rules: only Written tells, and the health check node
+// ports, which are opened when the rules have been written.
+func readProxy(ok bool, body []byte) answer {
+	type family struct {
+		LastUpdated time.Time `json:"lastUpdated"`
+	}
 	var said struct {
 		NodeEligible *bool `json:"nodeEligible"`
 		Healthy      *bool `json:"healthy"` // of the proxy, whatever the node
+		Status       struct {
+			IPv4 family `json:"IPv4"`
+			IPv6 family `json:"IPv6"`
+		} `json:"status"`
 	}
 	isObject := bytes.HasPrefix(body, []byte("{")) && json.Unmarshal(body, &said) == nil
 	unhealthy := said.Healthy != nil && !*said.Healthy
 	ineligible := said.NodeEligible != nil && !*said.NodeEligible
+	a := answer{written: Written{said.Status.IPv4.LastUpdated, said.Status.IPv6.LastUpdated}}
 	switch {
 	case ok && !isObject && len(body) > 0 && !bytes.EqualFold(body, []byte("ok")):
-		return GarbledAnswer // the page of something else
+		return answer{reason: GarbledAnswer} // the page of something else
 	case unhealthy:
-		return ProxyUnhealthy
+		a.reason = ProxyUnhealthy
 	case ineligible:
-		return NodeNotEligible
+		a.reason = NodeNotEligible
 	case !ok:
-		return ProxyUnhealthy
+		a.reason = ProxyUnhealthy
 	}
-	return ""
+	return a
 }
 
 // readLocal insists on the number of endpoints: kube-proxy answers 200 with nothing on the port of a Service that it has

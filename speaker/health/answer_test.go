@@ -14,6 +14,7 @@ import (
 // The answers of kube-proxy 1.37, and of others.
 const (
 	proxyWell       = `{"lastUpdated":"2026-08-01T10:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:59:00Z","healthy":true}}}`
+	proxyDual       = `{"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:59:00Z","healthy":true},"IPv6":{"lastUpdated":"2026-08-01T10:00:00Z","healthy":true}}}`
 	proxyBrief      = `{"lastUpdated":"2026-08-01T10:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":true}`
 	proxyIneligible = `{"lastUpdated":"2026-08-01T09:59:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":false,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:59:00Z","healthy":true}}}`
 	proxyLagging    = `{"lastUpdated":"2026-08-01T09:00:00Z","currentTime":"2026-08-01T10:00:00Z","nodeEligible":true,"healthy":false,"status":{"IPv4":{"lastUpdated":"2026-08-01T09:00:00Z","healthy":false}}}`
@@ -27,6 +28,9 @@ const (
 )
 
 var (
+	written = Written{IPv4: time.Date(2026, 8, 1, 9, 59, 0, 0, time.UTC)}
+	lagging = Written{IPv4: time.Date(2026, 8, 1, 9, 0, 0, 0, time.UTC)}
+
 	proxyTarget = Target{Kind: Proxy, URL: "http://127.0.0.1:10256/healthz"}
 	localTarget = Target{Kind: Local, URL: "http://192.0.2.1:30000/"}
 	webTarget   = Target{Kind: Local, URL: "http://192.0.2.1:30000/", Service: "default/web"}
@@ -41,17 +45,18 @@ func TestRead(t *testing.T) {
 		body   string
 		want   answer
 	}{
-		{"proxy", proxyTarget, 200, proxyWell, answer{}},
+		{"proxy", proxyTarget, 200, proxyWell, answer{written: written}},
+		{"proxy that has written rules of both families", proxyTarget, 200, proxyDual, answer{written: Written{written.IPv4, written.IPv4.Add(time.Minute)}}},
 		{"proxy without a word of its families", proxyTarget, 200, proxyBrief, answer{}},
-		{"proxy of a node to be deleted", proxyTarget, 503, proxyIneligible, answer{reason: NodeNotEligible}},
-		{"proxy that lags", proxyTarget, 503, proxyLagging, answer{reason: ProxyUnhealthy}},
+		{"proxy of a node to be deleted", proxyTarget, 503, proxyIneligible, answer{reason: NodeNotEligible, written: written}},
+		{"proxy that lags", proxyTarget, 503, proxyLagging, answer{reason: ProxyUnhealthy, written: lagging}},
 		{"older proxy", proxyTarget, 200, proxyOlder, answer{}},
 		{"older proxy that is not well", proxyTarget, 503, proxyOlder, answer{reason: ProxyUnhealthy}},
 		{"oldest proxy", proxyTarget, 200, proxyOldest, answer{}},
 		{"other proxy says ok", proxyTarget, 200, "ok\n", answer{}},
 		{"other proxy says nothing", proxyTarget, 200, "", answer{}},
 		{"other proxy is not well", proxyTarget, 503, "out of order", answer{reason: ProxyUnhealthy}},
-		{"200 at odds with itself", proxyTarget, 200, proxyLagging, answer{reason: ProxyUnhealthy}},
+		{"200 at odds with itself", proxyTarget, 200, proxyLagging, answer{reason: ProxyUnhealthy, written: lagging}},
 		{"proxy answers with a page", proxyTarget, 200, "<html>ok</html>", answer{reason: GarbledAnswer}},
 		{"proxy answers with a list", proxyTarget, 200, "[]", answer{reason: GarbledAnswer}},
 		{"proxy answers with half an object", proxyTarget, 200, proxyWell[:40], answer{reason: GarbledAnswer}},

@@ -50,6 +50,8 @@ type State struct {
 	LocalEndpoints int
 	// Since is when Reason became what it is.
 	Since time.Time
+	// Written is when the proxy last wrote its rules, for a Proxy target. It changes without a Change.
+	Written Written
 }
 
 // Change is a State that has become another.
@@ -268,7 +270,13 @@ func (p *Prober) change(ctx context.Context, w *worker, c Change, err error) {
 	}
 }
 
-// store is false when the target has been taken away in the meantime.
+// notable is what of a state calls for a Change.
+func (s State) notable() State {
+	s.Written = Written{}
+	return s
+}
+
+// store is false when the target has been taken away in the meantime, or nobody needs to be told.
 func (p *Prober) store(w *worker, c Change) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -276,7 +284,7 @@ func (p *Prober) store(w *worker, c Change) bool {
 		return false
 	}
 	w.state = c.Now
-	return true
+	return c.Now.notable() != c.Before.notable()
 }
 
 var _ prometheus.Collector = (*Prober)(nil)

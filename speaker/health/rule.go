@@ -37,7 +37,7 @@ func (p progress) next(a answer, interval time.Duration, now time.Time) (progres
 
 // become leaves Since alone when only the number of endpoints changes.
 func (p progress) become(a answer, now time.Time) progress {
-	s := State{Healthy: a.reason == "", Reason: a.reason, LocalEndpoints: a.localEndpoints, Since: p.Since}
+	s := State{Healthy: a.reason == "", Reason: a.reason, LocalEndpoints: a.localEndpoints, Since: p.Since, Written: a.written}
 	if s.Reason != p.Reason || p.Since.IsZero() {
 		s.Since = now
 	}
