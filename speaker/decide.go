@@ -3,18 +3,23 @@ package speaker
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/lan"
+	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
 )
 
 // Snapshot is all that a speaker knows when it decides.
 type Snapshot struct {
+	Now time.Time
 	// Node the speaker runs on, and its addresses of type InternalIP.
 	Node        string
 	InternalIPs []netip.Addr
@@ -22,76 +27,442 @@ type Snapshot struct {
 	Links []link.Link
 	// VirtualIPs in any order.
 	VirtualIPs []*v1alpha1.VirtualIP
+	// Leaving says that the speaker is about to stop.
+	Leaving bool
+	// Timing and keys of the sessions with other speakers; nil as long as there is no key.
+	Watch *Watch
+	// ProxyURL is where the service proxy tells how it is; empty for nowhere.
+	ProxyURL string
+	// Health of what was decided to ask. ProxyFailed says that the service proxy has been unwell before.
+	Health      map[health.Target]health.State
+	ProxyFailed bool
+	// States of the sessions with other speakers.
+	States map[bfd.Path]bfd.Status
+	// Claims of other hosts to addresses, the last one of each host.
+	Claims map[netip.Addr][]l2.Claim
+	// Before is the decision before this one.
+	Before *Decision
+}
+
+// Watch is how speakers watch each other.
+type Watch struct {
+	Interval   time.Duration
+	Multiplier uint8
+	Auth       bfd.Auth
+	AlsoAccept bfd.Auth
 }
 
 // Decision is what a speaker should do.
 type Decision struct {
-	// L2 are the addresses to answer for, sorted.
-	L2 []l2.Announcement
-	// Verdicts say for each VirtualIP, by its name, whether this node answers
-	// for it or why not.
+	// L2 are the addresses to answer for, and Questions those to ask the network about, sorted.
+	L2        []l2.Announcement
+	Questions []l2.Question
+	// Sessions with other speakers, and Targets to ask for their health, sorted.
+	Sessions []bfd.Session
+	Targets  []health.Target
+	// Unfit says why this node can serve no address at all.
+	Unfit v1alpha1.Reason
+	// Verdicts say for each VirtualIP, by its name, whether this node answers for it or why not.
 	Verdicts map[string]Verdict
+	// Roles by the name of the VirtualIP, but for idle ones.
+	Roles map[string]Role
+	// Absent are the addresses of lost speakers that the network does not know either.
+	Absent map[netip.Addr]bool
+	// Lingering are sessions that no address needs any more, and until when they are kept.
+	Lingering map[bfd.Path]time.Time
+	// Nodes are the other speakers of the sessions.
+	Nodes map[bfd.Path]string
+	// Hosts are the nodes by their MACs, those of late too.
+	Hosts map[[6]byte]string
+	// Again is when to decide again though nothing has happened; zero for never.
+	Again time.Time
 }
 
 // Verdict is yes, with the interfaces, or no, with the reason.
 type Verdict struct {
-	// Owner says that it is this node's part to announce the address.
-	Owner bool
 	// Reason why the address is not announced from here; empty when it is.
 	Reason v1alpha1.Reason
+	// Why tells in a sentence, without its subject, how it came that this node has the address, or what stands in the way.
+	Why string
 	// Interfaces that it is announced on.
 	Interfaces []string
+	// Heirs says that there are other candidates.
+	Heirs bool
+	// Tells says that it is this node's part to say that nobody announces the address.
+	Tells bool
+	// Asked says that this node has asked the network for the address long enough to tell of strangers; Foreign is the
+	// stranger that has it, or nobody.
+	Asked   bool
+	Foreign [6]byte
+	// Conflict says that there is a stranger.
+	Conflict bool
 }
 
-// Decide says what to announce from this node. It reads nothing but the
-// snapshot.
-func Decide(s Snapshot) Decision {
-	d := Decision{Verdicts: make(map[string]Verdict, len(s.VirtualIPs))}
-	for _, vip := range s.VirtualIPs {
-		addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
-		if err != nil {
-			continue // the API server lets none pass
-		}
-		verdict := s.judge(vip, addr)
-		d.Verdicts[vip.Name] = verdict
-		for _, name := range verdict.Interfaces {
-			d.L2 = append(d.L2, l2.Announcement{Addr: addr, Interface: name})
-		}
+// proxySettle is how long a service proxy that has failed and does not say when it writes its rules has to be well again
+// before it counts.
+const proxySettle = 2 * time.Second
+
+// Decide says what to do on this node. It reads nothing but the snapshot.
+func Decide(s Snapshot) *Decision {
+	if s.Before == nil {
+		s.Before = &Decision{}
 	}
-	slices.SortFunc(d.L2, func(a, b l2.Announcement) int {
-		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.Interface, b.Interface))
-	})
+	d := &Decision{
+		Verdicts:  make(map[string]Verdict, len(s.VirtualIPs)),
+		Roles:     map[string]Role{},
+		Absent:    map[netip.Addr]bool{},
+		Lingering: map[bfd.Path]time.Time{},
+		Nodes:     map[bfd.Path]string{},
+	}
+	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}}
+	c.unfit()
+	c.learn()
+	for _, vip := range s.VirtualIPs {
+		c.address(vip)
+	}
+	c.linger()
+	c.finish()
 	return d
 }
 
-// judge decides about one address.
-func (s *Snapshot) judge(vip *v1alpha1.VirtualIP, addr netip.Addr) Verdict {
-	switch {
-	case len(vip.Spec.Claims) == 0:
-		return Verdict{Reason: v1alpha1.Unclaimed}
-	case vip.Spec.Hold != "":
-		return Verdict{Reason: vip.Spec.Hold}
-	case vip.Spec.L2 == nil:
-		return Verdict{Reason: v1alpha1.NotAnnouncedByL2}
-	case !slices.Contains(vip.Spec.L2.Candidates, s.Node):
-		return Verdict{Reason: v1alpha1.NotCandidate}
-	case vip.Spec.L2.Candidates[0] != s.Node:
-		return Verdict{Reason: v1alpha1.NotFirst}
-	}
-	interfaces := s.interfaces(addr, vip.Spec.L2.Interfaces)
-	if len(interfaces) == 0 {
-		return Verdict{Owner: true, Reason: v1alpha1.NoInterface}
-	}
-	return Verdict{Owner: true, Interfaces: interfaces}
+// mostHosts bounds how many hosts are remembered.
+const mostHosts = 10_000
+
+// course is a decision in the making.
+type course struct {
+	Snapshot
+	*Decision
+	lans     []lan.Interface
+	targets  map[health.Target]bool
+	sessions map[bfd.Path]bool
+	back     map[netip.Addr]bool
 }
 
-// interfaces are the names of those to announce an address on.
-func (s *Snapshot) interfaces(addr netip.Addr, patterns []string) []string {
-	var names []string
-	for _, i := range lan.Choose(addr, patterns, s.InternalIPs, lanInterfaces(s.Links)) {
-		names = append(names, i.Name)
+// unfit finds out whether this node can serve at all.
+func (c *course) unfit() {
+	if c.ProxyURL != "" {
+		proxy := health.Target{Kind: health.Proxy, URL: c.ProxyURL}
+		c.targets[proxy] = true
+		state := c.Health[proxy]
+		settled := state.Written != (health.Written{}) || !c.ProxyFailed || c.Now.Sub(state.Since) >= proxySettle
+		switch {
+		case !state.Healthy:
+			c.Unfit = v1alpha1.ProxyNotHealthy
+		case !settled:
+			c.Unfit = v1alpha1.ProxyNotHealthy
+			c.again(state.Since.Add(proxySettle))
+		}
 	}
-	return names
+	if c.Leaving {
+		c.Unfit = v1alpha1.Leaving
+	}
+}
+
+// learn gathers what all addresses need: who has which MAC, and which lost speakers the network knows again.
+func (c *course) learn() {
+	c.Hosts = maps.Clone(c.Before.Hosts)
+	if c.Hosts == nil || len(c.Hosts) > mostHosts {
+		c.Hosts = map[[6]byte]string{}
+	}
+	for _, vip := range c.VirtualIPs {
+		if vip.Spec.L2 == nil {
+			continue
+		}
+		for i := range vip.Spec.L2.Peers {
+			if mac, ok := parseMAC(vip.Spec.L2.Peers[i].MAC); ok {
+				c.Hosts[mac] = vip.Spec.L2.Peers[i].Node
+			}
+		}
+	}
+	c.back = map[netip.Addr]bool{}
+	for addr := range c.Before.Absent {
+		for _, claim := range c.Claims[addr] {
+			if c.Now.Sub(claim.Time) < presence {
+				c.back[addr] = true
+			}
+		}
+	}
+}
+
+// address decides about one VirtualIP.
+func (c *course) address(vip *v1alpha1.VirtualIP) {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil {
+		return // the API server lets none pass
+	}
+	p := c.place(vip, addr)
+	v := c.view(vip, addr, p)
+	before := c.Before.Roles[vip.Name]
+	role := next(before, v)
+	if role.Phase == Owning && slices.ContainsFunc(p.peers, func(o peer) bool { return c.back[o.addr] }) {
+		role.Round++ // the network was in parts: whoever else has the address is to hear of us
+	}
+	if role != (Role{}) {
+		c.Roles[vip.Name] = role
+	}
+	c.again(role.wake(v))
+	c.act(vip.Name, addr, p, v, role)
+}
+
+// act is what the role for an address means.
+func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role) {
+	verdict := Verdict{Reason: c.reason(p, v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
+	verdict.Asked = role.answers() || role.Phase == Blocked
+	every, ask := role.question()
+	for _, i := range p.interfaces {
+		if role.answers() {
+			verdict.Interfaces = append(verdict.Interfaces, i.Name)
+			c.L2 = append(c.L2, l2.Announcement{
+				Addr: addr, Interface: i.Name, Term: v.term, Yielding: role.Phase == Yielding, Round: role.Round,
+			})
+		}
+		if ask {
+			c.Questions = append(c.Questions, l2.Question{Addr: addr, Interface: i.Name, Every: every, Round: role.Asks})
+		}
+	}
+	switch {
+	case role.answers():
+		verdict.Why = role.Why
+	case verdict.Reason == v1alpha1.Conflict || verdict.Reason == v1alpha1.OwnedByOther:
+		verdict.Why = role.Other
+	case verdict.Reason == v1alpha1.ProxyNotHealthy:
+		verdict.Why = string(c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}].Reason)
+	case verdict.Reason == v1alpha1.NotServedLocally:
+		verdict.Why = p.notServed
+	}
+	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn &&
+		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
+	c.Verdicts[name] = verdict
+	if role.Phase == Owning {
+		c.watchAbsent(p)
+	}
+}
+
+// reason says why this node does not answer; empty if it does.
+func (c *course) reason(p *place, v *view, role Role) v1alpha1.Reason {
+	switch {
+	case role.answers():
+		return ""
+	case v.quarantined || role.Phase == Blocked:
+		return v1alpha1.Conflict
+	case v.bar != "":
+		return v.bar
+	case !v.listed:
+		return v1alpha1.NotCandidate
+	case v.unfit != "":
+		return v.unfit
+	case role.Phase == Waiting:
+		return v1alpha1.OwnedByOther
+	case role.Phase == Asking && role.First && !v.ready && c.Now.Sub(role.Since) >= askFirst:
+		return v1alpha1.ProxyNotReady
+	case role.Phase == Asking:
+		return v1alpha1.Asking
+	}
+	return v1alpha1.NotFirst
+}
+
+// place is where an address lives, and who may have it.
+type place struct {
+	interfaces []lan.Interface
+	rank       int // of this node among the candidates, -1 if it is none
+	peers      []peer
+	notServed  string
+}
+
+// peer is another candidate.
+type peer struct {
+	node string
+	rank int
+	addr netip.Addr // invalid when it is not known
+	mac  [6]byte
+	path bfd.Path // without a peer when it is not watched
+	life life
+}
+
+// place finds out where an address lives, and has the other candidates watched.
+func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
+	p := &place{rank: -1}
+	spec := vip.Spec.L2
+	if spec == nil {
+		return p
+	}
+	p.rank = slices.Index(spec.Candidates, c.Node)
+	if p.rank < 0 && !c.Before.Roles[vip.Name].answers() {
+		return p
+	}
+	p.interfaces = lan.Choose(addr, spec.Interfaces, c.InternalIPs, c.lans)
+	own, on := c.reached(spec.Peers)
+	for rank, node := range spec.Candidates {
+		if node == c.Node {
+			continue
+		}
+		o := peer{node: node, rank: rank}
+		if i := slices.IndexFunc(spec.Peers, func(l v1alpha1.L2Peer) bool { return l.Node == node }); i >= 0 {
+			o.addr, _ = netip.ParseAddr(spec.Peers[i].Address)
+			o.mac, _ = parseMAC(spec.Peers[i].MAC)
+		}
+		if p.rank >= 0 && own.IsValid() && o.addr.IsValid() && own.Is4() == o.addr.Is4() {
+			o.path = bfd.Path{Peer: o.addr, Local: own, Interface: on}
+			c.watch(o.path, node)
+		}
+		o.life = c.lifeOf(o.path)
+		p.peers = append(p.peers, o)
+	}
+	return p
+}
+
+// reached is by which of this node's addresses the other candidates reach it, and the interface that has it.
+func (c *course) reached(peers []v1alpha1.L2Peer) (netip.Addr, string) {
+	i := slices.IndexFunc(peers, func(l v1alpha1.L2Peer) bool { return l.Node == c.Node })
+	if i < 0 {
+		return netip.Addr{}, ""
+	}
+	own, err := netip.ParseAddr(peers[i].Address)
+	if err != nil {
+		return netip.Addr{}, ""
+	}
+	for _, l := range c.lans {
+		if slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == own }) {
+			return own, l.Name
+		}
+	}
+	return netip.Addr{}, ""
+}
+
+// view is what the role for an address depends on.
+func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) *view {
+	v := &view{
+		now:    c.Now,
+		node:   c.Node,
+		listed: p.rank >= 0,
+		rank:   p.rank,
+		unfit:  c.Unfit,
+		turn:   p.rank >= 0,
+		owner:  vip.Status.Owner,
+		fresh:  vip.Status.Owner == "",
+		term:   term(vip),
+		ready:  c.ready(vip, addr),
+	}
+	v.bar = bar(vip, p)
+	for _, o := range p.peers {
+		if o.rank < p.rank && o.life.alive() {
+			v.turn = false
+		}
+	}
+	v.quarantined = vip.Spec.Hold == v1alpha1.Conflict && p.rank >= 0 && v.turn && len(p.interfaces) > 0
+	if reason, why := c.local(vip, addr, p); v.unfit == "" && reason != "" {
+		v.unfit, p.notServed = reason, why
+	}
+	for _, heard := range c.Claims[addr] {
+		known := claim{Claim: heard, node: c.Hosts[heard.MAC], rank: -1}
+		for _, o := range p.peers {
+			if o.node == known.node {
+				known.rank = o.rank
+			}
+		}
+		v.claims = append(v.claims, known)
+	}
+	v.life = func(node string) life {
+		for _, o := range p.peers {
+			if o.node == node {
+				return o.life
+			}
+		}
+		return life{gone: true, how: "which is no candidate any more"}
+	}
+	return v
+}
+
+// bar says why nobody may answer for an address.
+func bar(vip *v1alpha1.VirtualIP, p *place) v1alpha1.Reason {
+	switch {
+	case vip.Spec.Hold != "":
+		return vip.Spec.Hold
+	case len(vip.Spec.Claims) == 0:
+		return v1alpha1.Unclaimed
+	case vip.Spec.L2 == nil:
+		return v1alpha1.NotAnnouncedByL2
+	case p.rank >= 0 && len(p.interfaces) == 0:
+		return v1alpha1.NoInterface
+	}
+	return ""
+}
+
+// term orders what speakers go by: the newer version of a VirtualIP has the higher term, and so has one made again.
+func term(vip *v1alpha1.VirtualIP) uint64 {
+	return uint64(vip.CreationTimestamp.Unix())<<24 | uint64(vip.Generation)&(1<<24-1)
+}
+
+// ready says whether the service proxy has written its rules since the address was given. One that does not say so is
+// believed to have.
+func (c *course) ready(vip *v1alpha1.VirtualIP, addr netip.Addr) bool {
+	proxy := c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}]
+	written := proxy.Written.IPv4
+	if addr.Is6() {
+		written = proxy.Written.IPv6
+	}
+	return proxy.Written == (health.Written{}) || written.After(vip.CreationTimestamp.Time)
+}
+
+// local says whether this node serves all Services of policy Local on an address, by their health check node ports, which
+// it has asked.
+func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) (reason v1alpha1.Reason, why string) {
+	if p.rank < 0 {
+		return "", ""
+	}
+	for i := range vip.Spec.Claims {
+		service := &vip.Spec.Claims[i]
+		if service.HealthCheckNodePort == 0 {
+			continue
+		}
+		at := c.internalIP(addr)
+		if !at.IsValid() {
+			continue
+		}
+		target := health.Target{
+			Kind:    health.Local,
+			URL:     fmt.Sprintf("http://%s/healthz", netip.AddrPortFrom(at, uint16(service.HealthCheckNodePort))),
+			Service: service.Namespace + "/" + service.Name,
+		}
+		c.targets[target] = true
+		if state := c.Health[target]; !state.Healthy && reason == "" {
+			reason, why = v1alpha1.NotServedLocally, fmt.Sprintf("%s: %s", target.Service, cmp.Or(state.Reason, health.Unknown))
+		}
+	}
+	return reason, why
+}
+
+// internalIP is the node's address of the family: a health check node port is of one family.
+func (c *course) internalIP(addr netip.Addr) netip.Addr {
+	i := slices.IndexFunc(c.InternalIPs, func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
+	if i < 0 {
+		return netip.Addr{}
+	}
+	return c.InternalIPs[i]
+}
+
+// finish puts the decision in order.
+func (c *course) finish() {
+	slices.SortFunc(c.L2, func(a, b l2.Announcement) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.Interface, b.Interface))
+	})
+	slices.SortFunc(c.Questions, func(a, b l2.Question) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.Interface, b.Interface), cmp.Compare(b.Every, a.Every))
+	})
+	c.Questions = slices.CompactFunc(c.Questions, func(a, b l2.Question) bool { return a.Addr == b.Addr && a.Interface == b.Interface })
+	for target := range c.targets {
+		c.Targets = append(c.Targets, target)
+	}
+	slices.SortFunc(c.Targets, func(a, b health.Target) int {
+		return cmp.Or(strings.Compare(string(b.Kind), string(a.Kind)), strings.Compare(a.URL, b.URL), strings.Compare(a.Service, b.Service))
+	})
+	slices.SortFunc(c.Sessions, func(a, b bfd.Session) int { return a.Peer.Compare(b.Peer) })
+}
+
+func (c *course) again(at time.Time) {
+	if !at.IsZero() && (c.Again.IsZero() || at.Before(c.Again)) {
+		c.Again = at
+	}
 }
 
 // lanInterfaces are the links that ARP works on.
@@ -105,16 +476,46 @@ func lanInterfaces(links []link.Link) []lan.Interface {
 	return all
 }
 
+// announced is how many addresses this node answers for.
+func (d *Decision) announced() int {
+	count := 0
+	for _, verdict := range d.Verdicts {
+		if verdict.Reason == "" {
+			count++
+		}
+	}
+	return count
+}
+
 // String tells the decision, a line an address.
-func (d Decision) String() string {
+func (d *Decision) String() string {
 	lines := make([]string, 0, len(d.Verdicts))
 	for name, v := range d.Verdicts {
-		if v.Reason != "" {
-			lines = append(lines, fmt.Sprintf("%s: no, %s\n", name, v.Reason))
-			continue
+		line := fmt.Sprintf("%s: no, %s", name, v.Reason)
+		if v.Reason == "" {
+			line = fmt.Sprintf("%s: %s on %s", name, strings.ToLower(string(d.Roles[name].Phase)), strings.Join(v.Interfaces, ", "))
 		}
-		lines = append(lines, fmt.Sprintf("%s: on %s\n", name, strings.Join(v.Interfaces, ", ")))
+		if v.Why != "" {
+			line += " (" + v.Why + ")"
+		}
+		if v.Conflict {
+			line += ", a stranger has it"
+		}
+		lines = append(lines, line+"\n")
 	}
 	slices.Sort(lines)
+	for _, q := range d.Questions {
+		lines = append(lines, fmt.Sprintf("ask for %s on %s every %s\n", q.Addr, q.Interface, q.Every))
+	}
+	for _, s := range d.Sessions {
+		word := ""
+		if s.AdminDown {
+			word = ", AdminDown"
+		}
+		lines = append(lines, fmt.Sprintf("watch %s, %s%s\n", d.Nodes[s.Path], s.Path, word))
+	}
+	for _, t := range d.Targets {
+		lines = append(lines, strings.TrimSpace(fmt.Sprintf("probe %s %s", t.URL, t.Service))+"\n")
+	}
 	return strings.Join(lines, "")
 }

@@ -27,14 +27,15 @@ const (
 type lease struct {
 	Options
 	owner metav1.OwnerReference
+	heard func(time.Time) // that the API server has answered
 
 	mu       sync.Mutex
 	last     *coordinationv1.Lease // as we wrote it; nil asks the API server
 	released bool
 }
 
-func newLease(options Options, node *corev1.Node) *lease {
-	return &lease{Options: options, owner: ownedBy(node)}
+func newLease(options Options, node *corev1.Node, heard func(time.Time)) *lease {
+	return &lease{Options: options, owner: ownedBy(node), heard: heard}
 }
 
 // ownedBy has the API server delete an object together with the Node.
@@ -105,6 +106,7 @@ func (l *lease) write(ctx context.Context, holder string, release bool) error {
 		return fmt.Errorf("writing Lease %s/%s: %w", l.Namespace, l.Node, err)
 	}
 	l.released = release
+	l.heard(time.Now())
 	return nil
 }
 

@@ -14,10 +14,14 @@ type metrics struct {
 	decideSeconds prometheus.Histogram
 	announced     prometheus.Gauge
 	withheld      *prometheus.GaugeVec
+	moves         *prometheus.CounterVec
+	conflicts     prometheus.Gauge
+	age           prometheus.GaugeFunc
 	seen          map[v1alpha1.Reason]bool
 }
 
-func newMetrics() metrics {
+// newMetrics returns metrics; age is how old in seconds what the speaker knows may be.
+func newMetrics(age func() float64) metrics {
 	return metrics{
 		decideSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "herald_speaker_decide_duration_seconds",
@@ -32,6 +36,18 @@ func newMetrics() metrics {
 			Name: "herald_speaker_withheld_virtualips",
 			Help: "VirtualIPs that this node does not announce, by reason.",
 		}, []string{"reason"}),
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "herald_speaker_role_changes_total",
+			Help: "Changes of this node's role for an address, by the role that it has now: Owning, Yielding, Waiting, Blocked or Idle.",
+		}, []string{"role"}),
+		conflicts: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "herald_speaker_conflicting_virtualips",
+			Help: "VirtualIPs that a foreign host answers for, as seen from this node.",
+		}),
+		age: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "herald_speaker_state_age_seconds",
+			Help: "Time since the API server was heard, in seconds: what the speaker goes by may be as old.",
+		}, age),
 		seen: map[v1alpha1.Reason]bool{},
 	}
 }
@@ -40,13 +56,29 @@ func (m *metrics) register(registerer prometheus.Registerer) error {
 	if registerer == nil {
 		return nil
 	}
-	return errors.Join(registerer.Register(m.decideSeconds), registerer.Register(m.announced), registerer.Register(m.withheld))
+	var failed []error
+	for _, c := range []prometheus.Collector{m.decideSeconds, m.announced, m.withheld, m.moves, m.conflicts, m.age} {
+		failed = append(failed, registerer.Register(c))
+	}
+	return errors.Join(failed...)
 }
 
-func (m *metrics) decided(took time.Duration, d Decision) {
+func (m *metrics) decided(took time.Duration, before, d *Decision) {
 	m.decideSeconds.Observe(took.Seconds())
+	if before == nil {
+		before = &Decision{}
+	}
+	for name, role := range d.Roles {
+		if role.Phase != before.Roles[name].Phase && role.Phase != Asking {
+			m.moves.WithLabelValues(phaseName(role.Phase)).Inc()
+		}
+	}
+	conflicts := 0
 	announced, withheld := 0, map[v1alpha1.Reason]int{}
 	for _, verdict := range d.Verdicts {
+		if verdict.Conflict {
+			conflicts++
+		}
 		if verdict.Reason == "" {
 			announced++
 			continue
@@ -55,6 +87,7 @@ func (m *metrics) decided(took time.Duration, d Decision) {
 		m.seen[verdict.Reason] = true
 	}
 	m.announced.Set(float64(announced))
+	m.conflicts.Set(float64(conflicts))
 	for reason := range m.seen {
 		m.withheld.WithLabelValues(string(reason)).Set(float64(withheld[reason]))
 	}

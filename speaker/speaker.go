@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,14 +28,30 @@ import (
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-// Responder answers for addresses on the local network: *l2.Responder.
+// Responder answers for addresses on the local network, and asks it: *l2.Responder.
 type Responder interface {
 	Run(ctx context.Context) error
-	Set(interfaces []l2.Interface, desired []l2.Announcement) error
+	Set(interfaces []l2.Interface, announced []l2.Announcement, questions []l2.Question) error
+}
+
+// Watcher watches other speakers: *bfd.Watcher.
+type Watcher interface {
+	Run(ctx context.Context) error
+	Set(sessions []bfd.Session) error
+	States() []bfd.Status
+}
+
+// Prober asks the service proxy: *health.Prober.
+type Prober interface {
+	Run(ctx context.Context) error
+	Set(targets []health.Target) error
+	States() map[health.Target]health.State
 }
 
 // Options of a Speaker.
@@ -43,11 +60,24 @@ type Options struct {
 	Herald *client.Clients
 	// Node the speaker runs on.
 	Node string
-	// Namespace of the speakers' Leases.
+	// Namespace of Herald: that of the speakers' Leases and of their key.
 	Namespace string
 	// Version to report.
-	Version   string
+	Version string
+	// StateDir is a folder to keep what is known in, so that a speaker can start while the API server is away; empty for
+	// none.
+	StateDir string
+	// ProxyURL is where the service proxy tells how it is; empty if it is not to be asked.
+	ProxyURL string
+	// Interval and Multiplier of the sessions with other speakers.
+	Interval   time.Duration
+	Multiplier uint8
+
 	Responder Responder
+	Watcher   Watcher
+	Prober    Prober
+	// Senses are told by Responder, Watcher and Prober.
+	Senses *Senses
 	// Watch tells of the node's interfaces: link.Watch.
 	Watch func(ctx context.Context, notify func([]link.Link)) error
 	// Metrics takes the speaker's own.
@@ -58,69 +88,121 @@ type Options struct {
 type Speaker struct {
 	Options
 	node    *corev1.Node // as it was at the start
+	saved   *saved       // what was known when the speaker ran last, until the API server has been heard
 	vips    cache.SharedIndexInformer
 	nodes   cache.SharedIndexInformer
-	changed chan struct{} // something in the snapshot did
+	secrets cache.SharedIndexInformer
 	status  *statusWriter
 	metrics metrics
+	leaving atomic.Bool
+	// decision is the last one.
+	decision atomic.Pointer[Decision]
+	contact  atomic.Pointer[time.Time] // when the API server was heard last
 
 	mu    sync.Mutex
 	links []link.Link
 	known bool // the links
 }
 
-// handOver is how long a speaker that stops goes on answering while the
-// others take over.
-const handOver = 4 * time.Second
+const (
+	// handOver is how long a speaker that stops goes on answering while the others take over.
+	handOver = 4 * time.Second
+	// patienceAtStart is how long the API server is waited for before what is on disk will do.
+	patienceAtStart = 3 * time.Second
+)
 
-// New returns a Speaker. It asks for the Node, and fails when there is none:
-// a speaker that misspells its node would never be a candidate, and not say why.
+// New returns a Speaker. It asks for the Node, and fails when there is none: a speaker that misspells its node would never
+// be a candidate, and not say why.
 func New(ctx context.Context, options Options) (*Speaker, error) {
-	node, err := getNode(ctx, options.Client, options.Node)
-	if err != nil {
-		return nil, err
-	}
 	s := &Speaker{
 		Options: options,
-		node:    node,
 		vips:    client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
 		nodes: coreinformers.NewFilteredNodeInformer(options.Client, 0, cache.Indexers{}, func(list *metav1.ListOptions) {
 			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, options.Node).String()
 		}),
-		changed: make(chan struct{}, 1),
-		metrics: newMetrics(),
+		secrets: coreinformers.NewFilteredSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}, func(list *metav1.ListOptions) {
+			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, keySecret).String()
+		}),
 	}
-	s.status = newStatusWriter(options, node)
+	s.metrics = newMetrics(s.stateAge)
 	if err := s.metrics.register(options.Metrics); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
+	if err := s.findNode(ctx); err != nil {
+		return nil, err
+	}
+	s.status = newStatusWriter(options, s.node)
 	return s, nil
 }
 
-// getNode waits for the API server, but not for the Node.
-func getNode(ctx context.Context, kube kubernetes.Interface, name string) (*corev1.Node, error) {
-	for {
-		node, err := kube.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+// findNode waits for the API server, but not for the Node. When the API server does not answer, what is on disk will do.
+func (s *Speaker) findNode(ctx context.Context) error {
+	logger := klog.FromContext(ctx)
+	for start := time.Now(); ; {
+		node, err := s.getNode(ctx)
 		if err == nil {
-			return node, nil
+			s.node = node
+			s.heardAPI(time.Now())
+			return nil
 		}
 		if apierrors.IsNotFound(err) {
-			return nil, fmt.Errorf("there is no Node %q: --node-name must be the name of the Node that the speaker runs on", name)
+			return fmt.Errorf("there is no Node %q: --node-name must be the name of the Node that the speaker runs on", s.Node)
 		}
 		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
-			return nil, fmt.Errorf("reading Node %q: %w", name, err)
+			return fmt.Errorf("reading Node %q: %w", s.Node, err)
 		}
-		klog.FromContext(ctx).Error(err, "The API server does not answer, will ask again", "node", name)
+		if time.Since(start) >= patienceAtStart {
+			if s.resume(ctx) {
+				return nil
+			}
+			start = time.Now()
+		}
+		logger.Error(err, "The API server does not answer, will ask again")
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(time.Second):
 		}
 	}
 }
 
-// Run announces until ctx is done. Then it lets go: it gives up its Lease, and
-// goes on answering until others have taken over, so that nothing is lost.
+func (s *Speaker) getNode(ctx context.Context) (*corev1.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, patienceAtStart)
+	defer cancel()
+	return s.Client.CoreV1().Nodes().Get(ctx, s.Node, metav1.GetOptions{})
+}
+
+// resume goes on with what is on disk, if there is anything.
+func (s *Speaker) resume(ctx context.Context) bool {
+	if s.StateDir == "" {
+		return false
+	}
+	logger := klog.FromContext(ctx)
+	known, err := load(s.StateDir, s.Node)
+	if err != nil {
+		logger.Error(err, "There is nothing on disk to go on with")
+		return false
+	}
+	s.saved, s.node = known, known.node()
+	s.heardAPI(known.SavedAt)
+	logger.Info("The API server does not answer: going on with what is on disk",
+		"savedAt", known.SavedAt, "age", time.Since(known.SavedAt).Round(time.Second), "virtualIPs", len(known.VirtualIPs))
+	return true
+}
+
+// heardAPI takes down when the API server told us something last.
+func (s *Speaker) heardAPI(at time.Time) { s.contact.Store(&at) }
+
+// stateAge is how old what we know may be, in seconds.
+func (s *Speaker) stateAge() float64 {
+	if at := s.contact.Load(); at != nil {
+		return time.Since(*at).Seconds()
+	}
+	return 0
+}
+
+// Run announces until ctx is done. Then it lets go: it says that it must not serve any more, gives up its Lease, and goes on
+// answering until others have taken over, so that nothing is lost.
 func (s *Speaker) Run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -131,11 +213,15 @@ func (s *Speaker) Run(ctx context.Context) error {
 	answering := make(chan error, 1)
 	go func() { answering <- s.Responder.Run(answer) }()
 
-	lease := newLease(s.Options, s.node)
+	lease := newLease(s.Options, s.node, s.heardAPI)
 	group.Go(func() error { s.vips.RunWithContext(work); return nil })
 	group.Go(func() error { s.nodes.RunWithContext(work); return nil })
-	group.Go(func() error { return s.Watch(work, s.setLinks) })
+	group.Go(func() error { s.secrets.RunWithContext(work); return nil })
+	group.Go(func() error { return s.Options.Watch(work, s.setLinks) })
+	group.Go(func() error { return s.Watcher.Run(work) })
+	group.Go(func() error { return s.Prober.Run(work) })
 	group.Go(func() error { return s.decide(work) })
+	group.Go(func() error { s.save(work); return nil })
 	group.Go(func() error { s.status.run(work); return nil })
 	group.Go(func() error { lease.keep(ctx); return nil })
 	group.Go(func() error {
@@ -155,72 +241,167 @@ func (s *Speaker) Run(ctx context.Context) error {
 	return errors.Join(err, <-answering)
 }
 
-// leave hands over: without the Lease this node is no candidate any more, and
-// when the controller has said so the next one announces. Announce before
-// releasing: a gap of one packet is an outage, a duplicate is not.
+// leave hands over. The other candidates hear at once that this node must not serve, and take over; where there are none
+// that hear, the controller does the same, as the Lease is given up. Announce before releasing: a gap of one packet is an
+// outage, a duplicate is not.
 func (s *Speaker) leave(ctx context.Context, lease *lease) {
 	ctx, cancel := context.WithTimeout(ctx, handOver)
 	defer cancel()
 	logger := klog.FromContext(ctx)
 	logger.Info("Leaving", "announcing", s.status.announcing())
+	s.leaving.Store(true)
+	s.Senses.poke()
 	if err := lease.release(ctx); err != nil {
 		logger.Error(err, "The Lease could not be given up: it will expire")
 	}
-	for s.status.announcing() > 0 {
+	for s.decision.Load().handsOver() {
 		select {
 		case <-ctx.Done():
 			logger.Info("Nobody took over in time", "announcing", s.status.announcing())
 			return
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// handsOver says whether somebody could still take over what this node answers for.
+func (d *Decision) handsOver() bool {
+	if d == nil {
+		return false
+	}
+	for _, verdict := range d.Verdicts {
+		if verdict.Reason == "" && verdict.Heirs {
+			return true
+		}
+	}
+	return d.Unfit != v1alpha1.Leaving && len(d.L2) > 0 // not yet decided
 }
 
 // decide follows every change with a decision and has it done.
 func (s *Speaker) decide(ctx context.Context) error {
-	if !cache.WaitForNamedCacheSyncWithContext(ctx, s.vips.HasSynced, s.nodes.HasSynced) {
-		return nil
+	poke := func(any) {
+		s.heardAPI(time.Now())
+		s.Senses.poke()
 	}
-	poke := func(any) { s.poke() }
 	handler := cache.ResourceEventHandlerFuncs{AddFunc: poke, UpdateFunc: func(_, after any) { poke(after) }, DeleteFunc: poke}
-	for _, informer := range []cache.SharedIndexInformer{s.vips, s.nodes} {
+	for _, informer := range []cache.SharedIndexInformer{s.vips, s.nodes, s.secrets} {
 		if _, err := informer.AddEventHandler(handler); err != nil {
-			return fmt.Errorf("watching VirtualIPs and the Node: %w", err)
+			return fmt.Errorf("watching VirtualIPs, the Node and the key: %w", err)
 		}
 	}
-	logger := klog.FromContext(ctx)
+	s.waitForAPI(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.changed:
+		case <-s.Senses.changed:
+		case <-timer.C:
 		}
-		snapshot, ok := s.snapshot()
+		start := time.Now()
+		again, ok := s.decideOnce(ctx)
 		if !ok {
 			continue
 		}
-		start := time.Now()
-		decision := Decide(snapshot)
-		if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2); err != nil {
-			logger.Error(err, "Not everything can be announced")
+		// Whoever floods us with claims gets a part of our time.
+		pause := max(time.Millisecond, 2*time.Since(start))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
 		}
-		s.metrics.decided(time.Since(start), decision)
-		s.status.want(snapshot, decision)
+		if again.IsZero() {
+			again = time.Now().Add(time.Minute)
+		}
+		timer.Reset(time.Until(again))
 	}
 }
 
-func (s *Speaker) poke() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
+// waitForAPI returns when the VirtualIPs are known, or there is something on disk to go on with meanwhile.
+func (s *Speaker) waitForAPI(ctx context.Context) {
+	for start := time.Now(); ctx.Err() == nil && !s.synced(); {
+		if s.saved == nil && time.Since(start) >= patienceAtStart {
+			s.resume(ctx)
+		}
+		if s.saved != nil && time.Since(start) >= patienceAtStart/6 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+func (s *Speaker) synced() bool {
+	return s.vips.HasSynced() && s.nodes.HasSynced() && s.secrets.HasSynced()
+}
+
+// decideOnce decides by what is known now and has it done. It is false when too little is known.
+func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
+	snapshot, ok := s.snapshot()
+	if !ok {
+		return time.Time{}, false
+	}
+	logger := klog.FromContext(ctx)
+	start := time.Now()
+	decision := Decide(snapshot)
+	before := snapshot.Before
+	// What is to fall silent, and what is to be answered, comes first.
+	if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2, decision.Questions); err != nil {
+		logger.Error(err, "Not everything can be announced")
+	}
+	if before == nil || !slices.Equal(before.Sessions, decision.Sessions) {
+		if err := s.Watcher.Set(decision.Sessions); err != nil {
+			logger.Error(err, "Not every speaker can be watched")
+		}
+	}
+	if before == nil || !slices.Equal(before.Targets, decision.Targets) {
+		if err := s.Prober.Set(decision.Targets); err != nil {
+			logger.Error(err, "Not everything can be asked for its health")
+		}
+	}
+	s.decision.Store(decision)
+	s.Senses.forget(decision)
+	tell(logger, before, decision)
+	s.metrics.decided(time.Since(start), before, decision)
+	s.status.want(&snapshot, decision)
+	return decision.Again, true
+}
+
+// tell logs what has changed for an address.
+func tell(logger klog.Logger, before, after *Decision) {
+	for name, role := range after.Roles {
+		var was Role
+		if before != nil {
+			was = before.Roles[name]
+		}
+		if role.Phase == was.Phase || role.Phase == Asking {
+			continue
+		}
+		logger.Info("Role changed", "address", name, "phase", phaseName(role.Phase), "was", phaseName(was.Phase),
+			"reason", after.Verdicts[name].Reason, "why", after.Verdicts[name].Why)
+	}
+	if before == nil {
+		return
+	}
+	for name, was := range before.Roles {
+		if _, now := after.Roles[name]; !now && was.answers() {
+			logger.Info("Released", "address", name, "was", phaseName(was.Phase))
+		}
+	}
+}
+
+func phaseName(p Phase) string {
+	if p == Idle {
+		return "Idle"
+	}
+	return string(p)
 }
 
 func (s *Speaker) setLinks(links []link.Link) {
 	s.mu.Lock()
 	s.links, s.known = links, true
 	s.mu.Unlock()
-	s.poke()
+	s.Senses.poke()
 }
 
 // snapshot gathers what there is to decide by; not before the links are known.
@@ -228,16 +409,35 @@ func (s *Speaker) snapshot() (Snapshot, bool) {
 	s.mu.Lock()
 	links, known := s.links, s.known
 	s.mu.Unlock()
-	node := s.node
-	if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
-		node = object.(*corev1.Node)
-	}
-	return Snapshot{
+	now := time.Now()
+	snapshot := Snapshot{
+		Now:         now,
 		Node:        s.Node,
-		InternalIPs: internalIPs(node),
 		Links:       links,
-		VirtualIPs:  client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()),
-	}, known
+		Leaving:     s.leaving.Load(),
+		ProxyURL:    s.ProxyURL,
+		Health:      s.Prober.States(),
+		ProxyFailed: s.Senses.proxyFailed(),
+		States:      map[bfd.Path]bfd.Status{},
+		Claims:      s.Senses.heard(),
+		Before:      s.decision.Load(),
+	}
+	for _, status := range s.Watcher.States() {
+		snapshot.States[status.Path] = status
+	}
+	node, key := s.node, keys{}
+	if s.saved != nil && !s.synced() {
+		snapshot.VirtualIPs, key = s.saved.VirtualIPs, keys{s.saved.Key, s.saved.OtherKey}
+	} else {
+		snapshot.VirtualIPs = client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore())
+		if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
+			node = object.(*corev1.Node)
+		}
+		key = s.keys()
+	}
+	snapshot.InternalIPs = internalIPs(node)
+	snapshot.Watch = s.watch(key)
+	return snapshot, known
 }
 
 func internalIPs(node *corev1.Node) []netip.Addr {

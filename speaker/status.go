@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -19,6 +20,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/health"
+	"github.com/heraldlb/herald/speaker/link"
 )
 
 const (
@@ -26,8 +30,10 @@ const (
 	statusWriters = 4
 	// speakerDelay gathers changes of the Speaker's status into one write.
 	speakerDelay = 2 * time.Second
-	retryFirst   = 50 * time.Millisecond
-	retryLast    = 30 * time.Second
+	// noDelay is how long nobody has to announce an address before that is said.
+	noDelay    = 2 * time.Second
+	retryFirst = 50 * time.Millisecond
+	retryLast  = 30 * time.Second
 )
 
 // statusWriter says in the status of VirtualIPs and of the Speaker what this
@@ -39,7 +45,8 @@ type statusWriter struct {
 
 	mu       sync.Mutex
 	snapshot Snapshot
-	decision Decision
+	decision *Decision
+	said     v1alpha1.SpeakerStatus
 	vips     map[string]*v1alpha1.VirtualIP
 	speaker  *v1alpha1.Speaker // as we wrote it
 }
@@ -55,42 +62,53 @@ func newStatusWriter(options Options, node *corev1.Node) *statusWriter {
 }
 
 // want takes in what is so from now on.
-func (w *statusWriter) want(snapshot Snapshot, decision Decision) {
+func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 	vips := make(map[string]*v1alpha1.VirtualIP, len(snapshot.VirtualIPs))
 	for _, vip := range snapshot.VirtualIPs {
 		vips[vip.Name] = vip
 	}
 	w.mu.Lock()
 	first := w.vips == nil
-	w.snapshot, w.decision, w.vips = snapshot, decision, vips
+	changed := first || !equality.Semantic.DeepEqual(w.said, w.says(snapshot, decision))
+	w.snapshot, w.decision, w.vips = *snapshot, decision, vips
+	w.said = w.says(snapshot, decision)
 	w.mu.Unlock()
 	for name, verdict := range decision.Verdicts {
-		if _, changed := announced(vips[name], w.Node, verdict, time.Time{}); changed {
-			w.queue.Add(name)
+		if _, changed := told(vips[name], w.Node, verdict, time.Time{}); !changed {
+			continue
 		}
+		if verdict.Tells {
+			// It may be settled in a moment; somebody else may announce it.
+			w.queue.AddAfter(name, noDelay)
+			continue
+		}
+		w.queue.Add(name)
 	}
-	delay := speakerDelay
-	if first {
-		delay = 0
+	switch {
+	case first:
+		w.queue.Add("")
+	case changed:
+		w.queue.AddAfter("", speakerDelay)
 	}
-	w.queue.AddAfter("", delay)
+}
+
+// says is the Speaker's status without what only a write adds.
+func (w *statusWriter) says(snapshot *Snapshot, decision *Decision) v1alpha1.SpeakerStatus {
+	status := speakerStatus(w.Version, snapshot, decision)
+	if proxy, ok := proxyCondition(snapshot); ok {
+		status.Conditions = []metav1.Condition{proxy}
+	}
+	return status
 }
 
 // announcing is how many addresses this node answers for.
 func (w *statusWriter) announcing() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.decision.announced()
-}
-
-func (d Decision) announced() int {
-	count := 0
-	for _, verdict := range d.Verdicts {
-		if verdict.Reason == "" {
-			count++
-		}
+	if w.decision == nil {
+		return 0
 	}
-	return count
+	return w.decision.announced()
 }
 
 func (w *statusWriter) run(ctx context.Context) {
@@ -132,7 +150,7 @@ func (w *statusWriter) writeVirtualIP(ctx context.Context, name string) error {
 	if vip == nil {
 		return nil
 	}
-	desired, changed := announced(vip, w.Node, verdict, time.Now())
+	desired, changed := told(vip, w.Node, verdict, time.Now())
 	if !changed {
 		return nil
 	}
@@ -146,37 +164,79 @@ func (w *statusWriter) writeVirtualIP(ctx context.Context, name string) error {
 	return nil
 }
 
-// announced is the VirtualIP with the status that this node gives it. Only the
-// owner writes; whoever is owner no more leaves that to the next one.
-func announced(vip *v1alpha1.VirtualIP, node string, verdict Verdict, now time.Time) (desired *v1alpha1.VirtualIP, changed bool) {
-	if !verdict.Owner {
+// told is the VirtualIP with the status that this node gives it. The owner writes; whoever is owner no more leaves that to the
+// next one. When nobody announces the address, the candidate whose turn it would be says why.
+func told(vip *v1alpha1.VirtualIP, node string, verdict Verdict, now time.Time) (desired *v1alpha1.VirtualIP, changed bool) {
+	if verdict.Reason != "" && !verdict.Tells {
 		return vip, false
 	}
 	desired = vip.DeepCopy()
+	changed = setConflict(desired, verdict, now)
 	condition := metav1.Condition{
 		Type:               v1alpha1.ConditionAnnounced,
 		Status:             metav1.ConditionTrue,
 		Reason:             string(v1alpha1.Announced),
-		Message:            fmt.Sprintf("Node %s answers on %s.", node, strings.Join(verdict.Interfaces, ", ")),
+		Message:            fmt.Sprintf("Node %s answers on %s; it %s.", node, strings.Join(verdict.Interfaces, ", "), verdict.Why),
 		LastTransitionTime: metav1.NewTime(now),
 	}
+	owner := node
 	if verdict.Reason != "" {
+		owner = ""
 		condition.Status = metav1.ConditionFalse
 		condition.Reason = string(verdict.Reason)
-		condition.Message = fmt.Sprintf("Node %s has no interface to announce the address on.", node)
+		condition.Message = verdict.message(node)
 	}
-	changed = meta.SetStatusCondition(&desired.Status.Conditions, condition)
-	if desired.Status.Owner != node {
+	changed = meta.SetStatusCondition(&desired.Status.Conditions, condition) || changed
+	switch {
+	case desired.Status.Owner == owner:
+	case owner == "":
+		desired.Status.Owner, desired.Status.OwnerSince, changed = "", nil, true
+	default:
 		since := metav1.NewTime(now)
-		desired.Status.Owner, desired.Status.OwnerSince = node, &since
-		changed = true
+		desired.Status.Owner, desired.Status.OwnerSince, changed = owner, &since, true
 	}
 	return desired, changed
 }
 
+// setConflict says whether a stranger has the address; nothing as long as there never was one.
+func setConflict(vip *v1alpha1.VirtualIP, verdict Verdict, now time.Time) bool {
+	before := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionConflict)
+	condition := metav1.Condition{
+		Type: v1alpha1.ConditionConflict, Status: metav1.ConditionFalse, Reason: string(v1alpha1.NoConflict),
+		Message: "No other host answers for the address any more.", LastTransitionTime: metav1.NewTime(now),
+	}
+	switch {
+	case verdict.Conflict:
+		condition.Status, condition.Reason = metav1.ConditionTrue, string(v1alpha1.Conflict)
+		condition.Message = fmt.Sprintf("The host with the MAC address %s answers for %s.", net.HardwareAddr(verdict.Foreign[:]), vip.Spec.Address)
+		if verdict.Foreign == ([6]byte{}) && before != nil {
+			condition.Message = before.Message // from before this speaker started
+		}
+	case !verdict.Asked || before == nil:
+		return false
+	}
+	return meta.SetStatusCondition(&vip.Status.Conditions, condition)
+}
+
+// message says why a node does not announce an address that it should.
+func (v Verdict) message(node string) string {
+	switch v.Reason {
+	case v1alpha1.NoInterface:
+		return fmt.Sprintf("Node %s has no interface to announce the address on.", node)
+	case v1alpha1.Conflict:
+		return "Another host has the address, see the condition Conflict."
+	case v1alpha1.ProxyNotHealthy:
+		return fmt.Sprintf("Node %s cannot serve: its service proxy is not well (%s), and no other candidate is alive.", node, v.Why)
+	case v1alpha1.NotServedLocally:
+		return fmt.Sprintf("Node %s does not serve all Services of policy Local on the address (%s), and no candidate before it is alive.", node, v.Why)
+	}
+	return fmt.Sprintf("Node %s does not announce the address: %s.", node, v.Reason)
+}
+
 func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	w.mu.Lock()
-	status := speakerStatus(w.Node, w.Version, w.snapshot, w.decision)
+	status := speakerStatus(w.Version, &w.snapshot, w.decision)
+	proxy, asked := proxyCondition(&w.snapshot)
 	speaker := w.speaker
 	w.mu.Unlock()
 	if speaker == nil {
@@ -191,6 +251,11 @@ func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Running), Message: "The speaker runs.",
 	})
+	if asked {
+		meta.SetStatusCondition(&status.Conditions, proxy)
+	} else {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionServiceProxyHealthy)
+	}
 	desired.Status = status
 	if equality.Semantic.DeepEqual(speaker.Status, desired.Status) {
 		w.keep(speaker)
@@ -229,10 +294,63 @@ func (w *statusWriter) getSpeaker(ctx context.Context) (*v1alpha1.Speaker, error
 	return speaker, nil
 }
 
+// proxyCondition says how the service proxy is; false when it is not asked, or has not answered yet.
+func proxyCondition(s *Snapshot) (metav1.Condition, bool) {
+	state := s.Health[health.Target{Kind: health.Proxy, URL: s.ProxyURL}]
+	condition := metav1.Condition{
+		Type: v1alpha1.ConditionServiceProxyHealthy, Status: metav1.ConditionTrue,
+		Reason: string(v1alpha1.ProxyHealthy), Message: "The service proxy says that it is well.",
+	}
+	if state.Healthy {
+		return condition, true
+	}
+	condition.Status, condition.Reason = metav1.ConditionFalse, string(v1alpha1.ProxyNotHealthy)
+	condition.Message = fmt.Sprintf("%s: %s.", s.ProxyURL, state.Reason)
+	return condition, s.ProxyURL != "" && state.Reason != health.Unknown && state.Reason != ""
+}
+
 // speakerStatus is what the Speaker object says, but for its conditions.
-func speakerStatus(node, version string, s Snapshot, d Decision) v1alpha1.SpeakerStatus {
-	status := v1alpha1.SpeakerStatus{Node: node, Version: version, Announcing: int32(d.announced())}
-	for _, l := range s.Links {
+func speakerStatus(version string, s *Snapshot, d *Decision) v1alpha1.SpeakerStatus {
+	return v1alpha1.SpeakerStatus{
+		Node:       s.Node,
+		Version:    version,
+		Announcing: int32(d.announced()),
+		Interfaces: reportedInterfaces(s.Links),
+		Peers:      reportedPeers(s, d),
+	}
+}
+
+// reportedPeers are the other speakers with the state of the worst of the sessions with each.
+func reportedPeers(s *Snapshot, d *Decision) []v1alpha1.SpeakerPeer {
+	states := map[string]bfd.State{}
+	for _, session := range d.Sessions {
+		if _, lingering := d.Lingering[session.Path]; lingering {
+			continue
+		}
+		node, status := d.Nodes[session.Path], s.States[session.Path]
+		state := status.State
+		if state != bfd.Up && status.RemoteState == bfd.AdminDown && status.Time != (time.Time{}) {
+			state = bfd.AdminDown
+		}
+		if before, ok := states[node]; !ok || state < before {
+			states[node] = state
+		}
+	}
+	var peers []v1alpha1.SpeakerPeer
+	for _, node := range slices.Sorted(maps.Keys(states)) {
+		// A session on its way up is down: it would be written twice.
+		state := states[node]
+		if state == bfd.Init {
+			state = bfd.Down
+		}
+		peers = append(peers, v1alpha1.SpeakerPeer{Node: node, BFD: state.String()})
+	}
+	return peers
+}
+
+func reportedInterfaces(links []link.Link) []v1alpha1.SpeakerInterface {
+	var interfaces []v1alpha1.SpeakerInterface
+	for _, l := range links {
 		if !l.ARP {
 			continue
 		}
@@ -245,9 +363,9 @@ func speakerStatus(node, version string, s Snapshot, d Decision) v1alpha1.Speake
 		// Links without addresses (the pods' ends of veth pairs) come and go
 		// and say nothing.
 		if len(entry.Prefixes) > 0 {
-			status.Interfaces = append(status.Interfaces, entry)
+			interfaces = append(interfaces, entry)
 		}
 	}
-	slices.SortFunc(status.Interfaces, func(a, b v1alpha1.SpeakerInterface) int { return cmp.Compare(a.Name, b.Name) })
-	return status
+	slices.SortFunc(interfaces, func(a, b v1alpha1.SpeakerInterface) int { return cmp.Compare(a.Name, b.Name) })
+	return interfaces
 }

@@ -101,6 +101,7 @@ const (
 	NoConflict       Reason = "NoConflict"
 	ProxyNotReady    Reason = "ProxyNotReady"
 	ProxyNotHealthy  Reason = "ProxyNotHealthy"
+	ProxyHealthy     Reason = "ProxyHealthy"
 	NotServedLocally Reason = "NotServedLocally"
 )
 
@@ -184,6 +185,7 @@ var Reasons = []ReasonDoc{
 	{NoConflict, "VirtualIP", "No other host answers for the address."},
 	{ProxyNotReady, "VirtualIP", "The service proxy of the node has not yet written its rules for the address."},
 	{ProxyNotHealthy, "VirtualIP, Speaker", "The service proxy of the node is dead, hangs, or says that it is not well; the message says which."},
+	{ProxyHealthy, "Speaker", "The service proxy of the node says that it is well."},
 	{NotServedLocally, "VirtualIP", "A Service on the address has externalTrafficPolicy Local, and its health check node port on this node does not say that it is served here."},
 
 	{NodeExcluded, "Node", "The node has the label node.kubernetes.io/exclude-from-external-load-balancers."},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -27,6 +28,8 @@ import (
 
 	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/speaker"
+	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
 	"github.com/heraldlb/herald/version"
@@ -38,6 +41,10 @@ type flags struct {
 	nodeName   string
 	namespace  string
 	metrics    string
+	stateDir   string
+	proxyURL   string
+	interval   time.Duration
+	multiplier uint8
 	version    bool
 	logs       *logsapi.LoggingConfiguration
 }
@@ -73,6 +80,9 @@ func run(ctx context.Context, args []string) error {
 	if err := l2.Probe(); err != nil {
 		return err
 	}
+	if err := checkStateDir(f.stateDir); err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.metrics)
 	if err != nil {
 		return fmt.Errorf("--metrics-bind-address: %w", err)
@@ -86,8 +96,12 @@ func parse(args []string) (*flags, error) {
 	set := pflag.NewFlagSet("herald-speaker", pflag.ContinueOnError)
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "Path of a kubeconfig file; empty uses the ServiceAccount of the pod.")
 	set.StringVar(&f.nodeName, "node-name", "", "Name of the Node that the speaker runs on.")
-	set.StringVar(&f.namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases.")
+	set.StringVar(&f.namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases and of the Secret with their key.")
 	set.StringVar(&f.metrics, "metrics-bind-address", "127.0.0.1:7480", "Address to serve /metrics and /healthz on.")
+	set.StringVar(&f.stateDir, "state-dir", "", "Folder to keep what is known in, so that the speaker can start while the API server is away; empty for none.")
+	set.StringVar(&f.proxyURL, "proxy-healthz-url", health.DefaultProxyURL, "Where the service proxy of the node tells how it is, by status 200 or 503; empty if it is not to be asked.")
+	set.DurationVar(&f.interval, "bfd-interval", 0, "Time between two BFD packets of speakers that watch each other, 10ms to 1m; 0 for 100ms with real-time priority (CAP_SYS_NICE) and 300ms without.")
+	set.Uint8Var(&f.multiplier, "bfd-multiplier", 3, "How many BFD packets in a row have to be missing for the other speakers to take this one for lost.")
 	set.BoolVar(&f.version, "version", false, "Print the version and exit.")
 	logsapi.AddFlags(f.logs, set)
 	if err := set.Parse(args); err != nil {
@@ -99,8 +113,48 @@ func parse(args []string) (*flags, error) {
 	if f.nodeName == "" && !f.version {
 		return nil, errors.New("--node-name is needed: the name of the Node that the speaker runs on")
 	}
+	if f.interval != 0 && (f.interval < 10*time.Millisecond || f.interval > time.Minute) {
+		return nil, fmt.Errorf("--bfd-interval: %s is not between 10ms and 1m", f.interval)
+	}
+	if f.multiplier == 0 {
+		return nil, errors.New("--bfd-multiplier: it takes at least 1 packet")
+	}
+	if u, err := url.Parse(f.proxyURL); f.proxyURL != "" && (err != nil || u.Scheme != "http" || u.Hostname() == "") {
+		return nil, fmt.Errorf("--proxy-healthz-url: %q is not a URL that begins with http:// and has a host", f.proxyURL)
+	}
 	return f, nil
 }
+
+// checkStateDir says what is wrong with the folder before it is needed.
+func checkStateDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	file, err := os.CreateTemp(dir, ".probe*")
+	if err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	return errors.Join(file.Close(), os.Remove(file.Name()))
+}
+
+// bfdInterval is how often other speakers are to hear of this one.
+func bfdInterval(ctx context.Context, asked time.Duration) time.Duration {
+	if asked != 0 {
+		return asked
+	}
+	if err := bfd.RealTime(); err != nil {
+		klog.FromContext(ctx).Info("No real-time priority: speakers watch each other at a slower pace", "interval", slowInterval, "reason", err)
+		return slowInterval
+	}
+	return fastInterval
+}
+
+// The intervals of BFD without and with real-time priority: a thread that has to wait for a busy processor is late by some
+// 200 ms at times.
+const (
+	slowInterval = 300 * time.Millisecond
+	fastInterval = 100 * time.Millisecond
+)
 
 // serve runs the speaker and its metrics.
 func serve(ctx context.Context, f *flags, config *rest.Config, listener net.Listener) error {
@@ -117,17 +171,27 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	responder := l2.New(l2.Options{})
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder)
+	senses := speaker.NewSenses()
+	responder := l2.New(l2.Options{Observe: senses.Claim})
+	watcher := bfd.New(bfd.Options{Notify: senses.Session})
+	prober := health.New(health.Options{Notify: senses.Health})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder, watcher, prober)
 	speaking, err := speaker.New(ctx, speaker.Options{
-		Client:    kube,
-		Herald:    herald,
-		Node:      f.nodeName,
-		Namespace: f.namespace,
-		Version:   version.Version(),
-		Responder: responder,
-		Watch:     link.Watch,
-		Metrics:   registry,
+		Client:     kube,
+		Herald:     herald,
+		Node:       f.nodeName,
+		Namespace:  f.namespace,
+		Version:    version.Version(),
+		StateDir:   f.stateDir,
+		ProxyURL:   f.proxyURL,
+		Interval:   bfdInterval(ctx, f.interval),
+		Multiplier: f.multiplier,
+		Responder:  responder,
+		Watcher:    watcher,
+		Prober:     prober,
+		Senses:     senses,
+		Watch:      link.Watch,
+		Metrics:    registry,
 	})
 	if err != nil {
 		return err

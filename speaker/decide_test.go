@@ -1,0 +1,267 @@
+package speaker
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/health"
+	"github.com/heraldlb/herald/speaker/l2"
+	"github.com/heraldlb/herald/speaker/link"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestDecide plays what happens to node-1, and compares what it decides with the golden files. A file has the VirtualIPs, a
+// line for each thing that happens, and the decisions, each when it differs from the one before it.
+func TestDecide(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden files", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts := map[string]*txtar.File{}
+			for i := range archive.Files {
+				parts[archive.Files[i].Name] = &archive.Files[i]
+			}
+			p := newPlay(t, parts["virtualips"].Data)
+			for line := range strings.Lines(string(parts["happens"].Data)) {
+				p.happens(strings.Fields(line))
+			}
+			got := p.log.String()
+			if *update {
+				parts["decides"].Data = []byte(got)
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(parts["decides"].Data), got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// play is the time that passes on node-1.
+type play struct {
+	t    *testing.T
+	s    Snapshot
+	log  bytes.Buffer
+	last string
+}
+
+func newPlay(t *testing.T, objects []byte) *play {
+	p := &play{t: t, s: Snapshot{
+		Now:         epoch,
+		Node:        "node-1",
+		InternalIPs: []netip.Addr{nodeAddr("node-1"), netip.MustParseAddr("2001:db8:51::1")},
+		Links: []link.Link{
+			{Index: 1, Name: "lo", Loopback: true},
+			{Index: 2, Name: "eth0", MAC: nodeMAC("node-1"), Up: true, ARP: true, Prefixes: []netip.Prefix{
+				netip.PrefixFrom(nodeAddr("node-1"), 24), netip.MustParsePrefix("2001:db8:51::1/64"),
+			}},
+			{Index: 3, Name: "eth1", MAC: [6]byte{2, 0, 0, 1, 0, 1}, Up: true, ARP: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.1/24")}},
+		},
+		Watch:    &Watch{Interval: 100 * time.Millisecond, Multiplier: 3, Auth: auth([]byte("secret"))},
+		ProxyURL: health.DefaultProxyURL,
+		Health:   map[health.Target]health.State{proxyTarget: {Healthy: true, Since: epoch}},
+		States:   map[bfd.Path]bfd.Status{},
+		Claims:   map[netip.Addr][]l2.Claim{},
+	}}
+	for document := range bytes.SplitSeq(objects, []byte("\n---\n")) {
+		vip := &v1alpha1.VirtualIP{}
+		if err := yaml.UnmarshalStrict(document, vip); err != nil {
+			t.Fatal(err)
+		}
+		if vip.Name == "" {
+			continue // nothing but a comment
+		}
+		vip.CreationTimestamp = metav1.NewTime(epoch)
+		vip.Generation = 1
+		for i := range vip.Spec.Claims {
+			vip.Spec.Claims[i].Ports = []v1alpha1.ClaimPort{{Protocol: "TCP", Port: 80}}
+		}
+		if vip.Spec.L2 != nil && vip.Spec.L2.Peers == nil {
+			vip.Spec.L2.Peers = peersOf(vip.Spec.L2.Candidates)
+		}
+		p.s.VirtualIPs = append(p.s.VirtualIPs, vip)
+	}
+	return p
+}
+
+var proxyTarget = health.Target{Kind: health.Proxy, URL: health.DefaultProxyURL}
+
+func nodeNumber(node string) byte {
+	n, err := strconv.Atoi(strings.TrimPrefix(node, "node-"))
+	if err != nil {
+		panic(err)
+	}
+	return byte(n)
+}
+
+func nodeAddr(node string) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, nodeNumber(node)}) }
+func nodeMAC(node string) [6]byte     { return [6]byte{2, 0, 0, 0, 0, nodeNumber(node)} }
+
+func peersOf(candidates []string) []v1alpha1.L2Peer {
+	var peers []v1alpha1.L2Peer
+	for _, node := range candidates {
+		peers = append(peers, v1alpha1.L2Peer{Node: node, Address: nodeAddr(node).String(), MAC: fmt.Sprintf("02:00:00:00:00:%02x", nodeNumber(node))})
+	}
+	return peers
+}
+
+func pathTo(node string) bfd.Path {
+	return bfd.Path{Peer: nodeAddr(node), Local: nodeAddr("node-1"), Interface: "eth0"}
+}
+
+// happens lets time pass until a thing happens: "+100ms bfd node-2 up".
+func (p *play) happens(words []string) {
+	if len(words) == 0 {
+		return
+	}
+	after, err := time.ParseDuration(strings.TrimPrefix(words[0], "+"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	at := p.s.Now.Add(after)
+	for p.s.Before != nil && !p.s.Before.Again.IsZero() && p.s.Before.Again.Before(at) {
+		p.s.Now = later(p.s.Before.Again, p.s.Now.Add(time.Millisecond))
+		p.decide("")
+	}
+	p.s.Now = at
+	p.change(words[1:])
+	p.decide(strings.Join(words[1:], " "))
+}
+
+func (p *play) change(words []string) {
+	if len(words) == 0 {
+		return
+	}
+	words = slices.Concat(words, []string{"", "", "", ""})
+	switch words[0] {
+	case "leaving":
+		p.s.Leaving = true
+	case "proxy":
+		p.s.Health[proxyTarget] = health.State{Healthy: words[1] == "well", Reason: map[bool]health.Reason{false: health.ProxyHung}[words[1] == "well"], Since: p.s.Now}
+		p.s.ProxyFailed = p.s.ProxyFailed || words[1] != "well"
+	case "rules":
+		state := p.s.Health[proxyTarget]
+		state.Written = health.Written{IPv4: p.s.Now, IPv6: p.s.Now}
+		if words[1] == "old" {
+			state.Written = health.Written{IPv4: epoch.Add(-time.Hour), IPv6: epoch.Add(-time.Hour)}
+		}
+		p.s.Health[proxyTarget] = state
+	case "local":
+		state := health.State{Healthy: words[2] == "well", Since: p.s.Now}
+		if !state.Healthy {
+			state.Reason = health.NoLocalEndpoints
+		}
+		for _, target := range p.s.Before.Targets {
+			if target.Service == words[1] {
+				p.s.Health[target] = state
+			}
+		}
+	case "bfd":
+		status := bfd.Status{Event: bfd.Event{Path: pathTo(words[1]), Time: p.s.Now}}
+		switch words[2] {
+		case "up":
+			status.State, status.RemoteState = bfd.Up, bfd.Up
+		case "new":
+			status.State, status.RemoteState = bfd.Down, bfd.Down
+		case "lost":
+			status.State, status.RemoteState, status.Diag = bfd.Down, bfd.Down, bfd.DetectionTimeExpired
+		case "admindown":
+			status.State, status.RemoteState, status.Diag = bfd.Down, bfd.AdminDown, bfd.NeighborSignaledDown
+		default:
+			p.t.Fatalf("bfd %s?", words[2])
+		}
+		p.s.States[status.Path] = status
+	case "claim": // address, host, yielding or newer
+		addr := netip.MustParseAddr(words[1])
+		c := l2.Claim{Addr: addr, Interface: "eth0", MAC: [6]byte{0xfe, 1, 2, 3, 4, 5}, Time: p.s.Now}
+		if words[2] != "stranger" {
+			c.MAC, c.Marked, c.Yielding = nodeMAC(words[2]), true, words[3] == "yielding"
+			c.Term = term(p.vip(words[1]))
+			if words[3] == "newer" {
+				c.Term++
+			}
+		}
+		p.s.Claims[addr] = append(slices.DeleteFunc(slices.Clone(p.s.Claims[addr]), func(o l2.Claim) bool { return o.MAC == c.MAC }), c)
+	case "present":
+		addr := nodeAddr(words[1])
+		p.s.Claims[addr] = []l2.Claim{{Addr: addr, Interface: "eth0", MAC: nodeMAC(words[1]), Time: p.s.Now}}
+	case "vip":
+		p.edit(words)
+	case "key":
+		p.s.Watch = nil
+	default:
+		p.t.Fatalf("%v?", words)
+	}
+}
+
+// edit is "vip 198.51.100.200 owner node-2", or candidates, or hold.
+func (p *play) edit(words []string) {
+	before := p.vip(words[1])
+	vip := before.DeepCopy()
+	switch words[2] {
+	case "owner":
+		vip.Status.Owner = words[3]
+	case "candidates":
+		vip.Spec.L2.Candidates = strings.Split(words[3], ",")
+		vip.Spec.L2.Peers = peersOf(vip.Spec.L2.Candidates)
+		vip.Generation++
+	case "hold":
+		vip.Spec.Hold = v1alpha1.Reason(words[3])
+		vip.Generation++
+	default:
+		p.t.Fatalf("%v?", words)
+	}
+	p.s.VirtualIPs[slices.Index(p.s.VirtualIPs, before)] = vip
+}
+
+func (p *play) vip(address string) *v1alpha1.VirtualIP {
+	for _, vip := range p.s.VirtualIPs {
+		if vip.Spec.Address == address {
+			return vip
+		}
+	}
+	p.t.Fatalf("there is no VirtualIP %s", address)
+	return nil
+}
+
+func (p *play) decide(what string) {
+	d := Decide(p.s)
+	p.s.Before = d
+	text := d.String()
+	if text == p.last {
+		return
+	}
+	p.last = text
+	fmt.Fprintf(&p.log, "%s\n", strings.TrimSpace(fmt.Sprintf("after %s: %s", p.s.Now.Sub(epoch), what)))
+	for line := range strings.Lines(text) {
+		p.log.WriteString("    " + line)
+	}
+}
