@@ -34,7 +34,7 @@ import (
 // Responder answers for addresses on the local network: *l2.Responder.
 type Responder interface {
 	Run(ctx context.Context) error
-	Set(interfaces []l2.Interface, desired []l2.Announcement) error
+	Set(interfaces []l2.Interface, announcements []l2.Announcement, questions []l2.Question) error
 }
 
 // Options of a Speaker.
@@ -201,7 +201,7 @@ func (s *Speaker) decide(ctx context.Context) error {
 		}
 		start := time.Now()
 		decision := Decide(snapshot)
-		if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2); err != nil {
+		if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2, nil); err != nil {
 			logger.Error(err, "Not everything can be announced")
 		}
 		s.metrics.decided(time.Since(start), decision)
