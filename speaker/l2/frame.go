@@ -1,6 +1,8 @@
 package l2
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 )
@@ -27,12 +29,15 @@ const (
 	WrongInterface Reason = "WrongInterface"
 	// Conflict: another host claims an address that is announced here. Options.Observe is told.
 	Conflict Reason = "Conflict"
+	// Answered: another host claims an address that is asked about here, and not announced. Options.Observe is told.
+	Answered Reason = "Answered"
 	// SendFailed: the kernel did not take our frame.
 	SendFailed Reason = "SendFailed"
 )
 
 var reasons = [...]Reason{
-	Malformed, BadHopLimit, BadChecksum, ForeignSender, OwnFrame, Unrelated, NotAnnounced, WrongInterface, Conflict, SendFailed,
+	Malformed, BadHopLimit, BadChecksum, ForeignSender, OwnFrame, Unrelated, NotAnnounced, WrongInterface, Conflict, Answered,
+	SendFailed,
 }
 
 // protocol is how addresses of a family are resolved.
@@ -75,30 +80,72 @@ const (
 	icmpv6     = 58
 	nsType     = 135
 	naType     = 136
-	ndpMinLen  = 24 // of a solicitation or an advertisement without options
-	sourceMAC  = 1  // option: source link-layer address
-	targetMAC  = 2  // option: target link-layer address
+	ndpMinLen  = 24  // of a solicitation or an advertisement without options
+	sourceMAC  = 1   // option: source link-layer address
+	targetMAC  = 2   // option: target link-layer address
+	experiment = 253 // option: RFC 4727, section 5.1.3; receivers ignore what they do not know (RFC 4861, section 4.6)
 
 	// Flags of an advertisement. The router flag is never set: a virtual IP forwards nothing, and a host that sees the
 	// flag vanish would drop the address from its default routers (RFC 4861, section 7.2.5).
 	solicited = 0x40
 	override  = 0x20
 
-	maxReplyLen = icmpOffset + ndpMinLen + 8
+	minFrameLen = 60 // of Ethernet, without the checksum
+	maxReplyLen = icmpOffset + ndpMinLen + 8 + 2 + markLen
 )
+
+// mark is what Herald's claims carry for Herald's other nodes, where others do not look: in the padding of ARP frames,
+// and in an option of advertisements. It is magic, version, flags and term.
+type mark struct {
+	term     uint64
+	yielding bool
+}
+
+const (
+	markMagic    = "Hrld"
+	markVersion  = 1
+	markYielding = 1 // flag
+	markLen      = len(markMagic) + 2 + 8
+
+	// The padding of an ARP frame ends with the sender's MAC from here on, or the mark does not count: a host that answers
+	// in the buffer that it received in returns our padding.
+	markTail = 6 - (minFrameLen - arpLen - markLen)
+)
+
+func appendMark(b []byte, m mark) []byte {
+	flags := byte(0)
+	if m.yielding {
+		flags = markYielding
+	}
+	b = append(b, markMagic...)
+	b = append(b, markVersion, flags)
+	return binary.BigEndian.AppendUint64(b, m.term)
+}
+
+// parseMark reads the mark that b begins with.
+func parseMark(b []byte) (m mark, ok bool) {
+	if len(b) < markLen || string(b[:len(markMagic)]) != markMagic || b[len(markMagic)] != markVersion {
+		return mark{}, false
+	}
+	rest := b[len(markMagic)+1:]
+	return mark{term: binary.BigEndian.Uint64(rest[1:]), yielding: rest[0]&markYielding != 0}, true
+}
 
 // table is what one interface answers for. The zero value answers nothing.
 type table struct {
-	mac  mac
-	own  map[mac]struct{}        // of all interfaces of this node
-	here map[netip.Addr]struct{} // announced on this interface
-	all  map[netip.Addr]struct{} // announced on any
+	mac   mac
+	own   map[mac]struct{}            // of all interfaces of this node
+	here  map[netip.Addr]Announcement // announced on this interface
+	asked map[netip.Addr]Question     // asked about on this interface
+	all   map[netip.Addr]struct{}     // announced on any
 }
 
-// handle answers a frame: the reply is written to buf, which needs a capacity of maxReplyLen to avoid an allocation.
-func (t *table) handle(frame, buf []byte) (reply []byte, dropped Reason) {
+// handle answers a frame: the reply is written to buf, which needs a capacity of maxReplyLen to avoid an allocation. When
+// the frame claims an address that is announced or asked about here, claim says what it claims; a claim may be answered,
+// as the host that has an address which is asked about may ask in turn.
+func (t *table) handle(frame, buf []byte) (reply []byte, claimed bool, dropped Reason) {
 	if len(frame) < headerLen {
-		return nil, Malformed
+		return nil, false, Malformed
 	}
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case etherTypeARP:
@@ -106,157 +153,205 @@ func (t *table) handle(frame, buf []byte) (reply []byte, dropped Reason) {
 	case etherTypeIPv6:
 		return t.handleNDP(frame, buf)
 	}
-	return nil, Unrelated
+	return nil, false, Unrelated
 }
 
 // handleARP follows RFC 826 and RFC 5227: a probe, whose sender address is zero, is answered as any request.
-func (t *table) handleARP(frame, buf []byte) ([]byte, Reason) {
+func (t *table) handleARP(frame, buf []byte) (reply []byte, claimed bool, dropped Reason) {
 	if len(frame) < arpLen || [6]byte(frame[14:20]) != [6]byte{0, 1, 8, 0, 6, 4} { // Ethernet, IPv4, and their lengths
-		return nil, Malformed
+		return nil, false, Malformed
 	}
 	from := mac(frame[6:12])
 	if _, own := t.own[from]; own {
-		return nil, OwnFrame
+		return nil, false, OwnFrame
 	}
 	if mac(frame[22:28]) != from || !unicast(from) {
-		return nil, ForeignSender
+		return nil, false, ForeignSender
 	}
 	operation := binary.BigEndian.Uint16(frame[20:])
 	if operation != arpRequest && operation != arpReply {
-		return nil, Unrelated
+		return nil, false, Unrelated
 	}
 	sender, target := netip.AddrFrom4([4]byte(frame[28:32])), netip.AddrFrom4([4]byte(frame[38:42]))
-	if _, claimed := t.here[sender]; claimed {
-		return nil, Conflict
+	claimed, dropped = t.claimed(sender)
+	if dropped == Conflict {
+		return nil, true, Conflict
 	}
 	if operation != arpRequest {
-		return nil, Unrelated
+		return nil, claimed, cmp.Or(dropped, Unrelated)
 	}
-	if reason := t.lookup(target); reason != "" {
-		return nil, reason
+	answered, reason := t.lookup(target)
+	if reason != "" {
+		return nil, claimed, cmp.Or(dropped, reason)
 	}
 	return appendARP(buf[:0], arpMessage{
 		to: from, from: t.mac, operation: arpReply,
 		senderMAC: t.mac, sender: target, targetMAC: from, target: sender,
-	}), ""
+	}, answered.mark()), claimed, ""
 }
 
 // handleNDP follows RFC 4861: sections 7.1.1 and 7.1.2 for what is valid, 7.2.4 for the answer.
-func (t *table) handleNDP(frame, buf []byte) ([]byte, Reason) {
+func (t *table) handleNDP(frame, buf []byte) (reply []byte, claimed bool, dropped Reason) {
 	if len(frame) < icmpOffset || frame[14]>>4 != 6 {
-		return nil, Malformed
+		return nil, false, Malformed
 	}
 	if frame[20] != icmpv6 {
-		return nil, Unrelated
+		return nil, false, Unrelated
 	}
 	length := int(binary.BigEndian.Uint16(frame[18:]))
 	if length < 1 || icmpOffset+length > len(frame) {
-		return nil, Malformed
+		return nil, false, Malformed
 	}
 	message := frame[icmpOffset : icmpOffset+length]
 	if message[0] != nsType && message[0] != naType {
-		return nil, Unrelated
+		return nil, false, Unrelated
 	}
 	from := mac(frame[6:12])
 	if _, own := t.own[from]; own {
-		return nil, OwnFrame
+		return nil, false, OwnFrame
 	}
 	if !unicast(from) {
-		return nil, ForeignSender
+		return nil, false, ForeignSender
 	}
 	if frame[21] != 255 {
-		return nil, BadHopLimit
+		return nil, false, BadHopLimit
 	}
 	if length < ndpMinLen || message[1] != 0 {
-		return nil, Malformed
+		return nil, false, Malformed
 	}
 	source, destination := netip.AddrFrom16([16]byte(frame[22:38])), netip.AddrFrom16([16]byte(frame[38:54]))
 	if checksum(source, destination, message) != 0 {
-		return nil, BadChecksum
+		return nil, false, BadChecksum
 	}
-	target := netip.AddrFrom16([16]byte(message[8:24]))
-	if target.IsMulticast() || source.IsMulticast() {
-		return nil, Malformed
+	if netip.AddrFrom16([16]byte(message[8:24])).IsMulticast() || source.IsMulticast() {
+		return nil, false, Malformed
 	}
 	if message[0] == naType {
-		return nil, t.heard(message, destination, target)
+		claimed, dropped = t.advertised(message, destination)
+		return nil, claimed, dropped
 	}
+	return t.solicited(message, from, source, destination, buf)
+}
 
-	claimed, given, ok := option(message[ndpMinLen:], sourceMAC)
+// solicited answers a solicitation that another host sends from the MAC from.
+func (t *table) solicited(message []byte, from mac, source, destination netip.Addr, buf []byte) (reply []byte, claimed bool, dropped Reason) {
+	value, ok := option(message[ndpMinLen:], sourceMAC, 1)
 	switch {
 	case !ok:
-		return nil, Malformed
-	case source.IsUnspecified() && (given || !isSolicitedNode(destination)):
-		return nil, Malformed
-	case given && !unicast(claimed):
-		return nil, ForeignSender
+		return nil, false, Malformed
+	case source.IsUnspecified() && (value != nil || !isSolicitedNode(destination)):
+		return nil, false, Malformed
+	case value != nil && !unicast(mac(value)):
+		return nil, false, ForeignSender
 	}
-	if _, claimed := t.here[source]; claimed {
-		return nil, Conflict
+	claimed, dropped = t.claimed(source)
+	if dropped == Conflict {
+		return nil, true, Conflict
 	}
-	if reason := t.lookup(target); reason != "" {
-		return nil, reason
+	target := netip.AddrFrom16([16]byte(message[8:24]))
+	answered, reason := t.lookup(target)
+	if reason != "" {
+		return nil, claimed, cmp.Or(dropped, reason)
 	}
 	if source.IsUnspecified() {
 		// Duplicate address detection: the host that asks has no address yet, so all nodes are told.
-		return appendNA(buf[:0], t.mac, groupMAC(allNodes), target, allNodes, override), ""
+		return appendNA(buf[:0], t.mac, groupMAC(allNodes), target, allNodes, override, answered.mark()), false, ""
 	}
-	if given {
-		from = claimed
+	if value != nil {
+		from = mac(value)
 	}
-	return appendNA(buf[:0], t.mac, from, target, source, solicited|override), ""
+	return appendNA(buf[:0], t.mac, from, target, source, solicited|override, answered.mark()), claimed, ""
 }
 
-// heard judges the advertisement of another host.
-func (t *table) heard(message []byte, destination, target netip.Addr) Reason {
-	if _, _, ok := option(message[ndpMinLen:], targetMAC); !ok {
-		return Malformed
+// advertised judges the advertisement of another host.
+func (t *table) advertised(message []byte, destination netip.Addr) (claimed bool, dropped Reason) {
+	value, ok := option(message[ndpMinLen:], targetMAC, 1)
+	if !ok || destination.IsMulticast() && message[4]&solicited != 0 {
+		return false, Malformed
 	}
-	if destination.IsMulticast() && message[4]&solicited != 0 {
-		return Malformed
+	if value != nil {
+		// Another host, such as a proxy, may repeat where our addresses are.
+		if _, own := t.own[mac(value)]; own {
+			return false, OwnFrame
+		}
 	}
-	if _, claimed := t.here[target]; claimed {
-		return Conflict
-	}
-	return Unrelated
+	claimed, dropped = t.claimed(netip.AddrFrom16([16]byte(message[8:24])))
+	return claimed, cmp.Or(dropped, Unrelated)
 }
 
-func (t *table) lookup(target netip.Addr) Reason {
-	if _, ok := t.here[target]; ok {
-		return ""
+// claimed judges another host's claim to an address.
+func (t *table) claimed(addr netip.Addr) (claimed bool, dropped Reason) {
+	if _, ok := t.here[addr]; ok {
+		return true, Conflict
+	}
+	if _, ok := t.asked[addr]; ok {
+		return true, Answered
+	}
+	return false, ""
+}
+
+func (t *table) lookup(target netip.Addr) (Announcement, Reason) {
+	if a, ok := t.here[target]; ok {
+		return a, ""
 	}
 	if _, ok := t.all[target]; ok {
-		return WrongInterface
+		return Announcement{}, WrongInterface
 	}
-	return NotAnnounced
+	return Announcement{}, NotAnnounced
 }
 
-// claim returns the address that a frame dropped as Conflict claims, and the MAC it is claimed for.
-func claim(frame []byte) (netip.Addr, mac) {
+// claim returns what a frame claims: the address, its MAC and the mark.
+func claim(frame []byte) Claim {
 	if binary.BigEndian.Uint16(frame[12:]) == etherTypeARP {
-		return netip.AddrFrom4([4]byte(frame[28:32])), mac(frame[22:28])
+		c := Claim{Addr: netip.AddrFrom4([4]byte(frame[28:32])), MAC: mac(frame[22:28])}
+		m, ok := parseMark(frame[arpLen:])
+		if ok && bytes.Equal(c.MAC[markTail:], frame[arpLen+markLen:min(len(frame), minFrameLen)]) {
+			c.Marked, c.Term, c.Yielding = true, m.term, m.yielding
+		}
+		return c
 	}
 	message := frame[icmpOffset : icmpOffset+int(binary.BigEndian.Uint16(frame[18:]))]
-	addr, kind := netip.AddrFrom16([16]byte(frame[22:38])), byte(sourceMAC)
+	c, kind := Claim{Addr: netip.AddrFrom16([16]byte(frame[22:38])), MAC: mac(frame[6:12])}, byte(sourceMAC)
 	if message[0] == naType {
-		addr, kind = netip.AddrFrom16([16]byte(message[8:24])), targetMAC
+		c.Addr, kind = netip.AddrFrom16([16]byte(message[8:24])), targetMAC
 	}
-	if m, given, _ := option(message[ndpMinLen:], kind); given {
-		return addr, m
+	if value, _ := option(message[ndpMinLen:], kind, 1); value != nil {
+		c.MAC = mac(value)
 	}
-	return addr, mac(frame[6:12])
+	if value, _ := option(message[ndpMinLen:], experiment, 2); value != nil {
+		m, ok := parseMark(value)
+		c.Marked, c.Term, c.Yielding = ok, m.term, m.yielding
+	}
+	return c
 }
 
-// announcement returns the frames that make neighbours update their entry for addr. Of the two forms of gratuitous ARP
-// some hosts heed only the request (RFC 5227, section 2.3) and some only the reply.
-func announcement(from mac, addr netip.Addr) [][]byte {
-	if addr.Is4() {
-		request := arpMessage{to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: addr, target: addr}
+// announcement returns the frames that make neighbours update their entry for an address. Of the two forms of gratuitous
+// ARP some hosts heed only the request (RFC 5227, section 2.3) and some only the reply.
+func announcement(from mac, a Announcement) [][]byte {
+	if a.Addr.Is4() {
+		request := arpMessage{to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: a.Addr, target: a.Addr}
 		reply := request
 		reply.operation, reply.targetMAC = arpReply, from
-		return [][]byte{appendARP(nil, request), appendARP(nil, reply)}
+		return [][]byte{appendARP(nil, request, a.mark()), appendARP(nil, reply, a.mark())}
 	}
-	return [][]byte{appendNA(nil, from, groupMAC(allNodes), addr, allNodes, override)}
+	return [][]byte{appendNA(nil, from, groupMAC(allNodes), a.Addr, allNodes, override, a.mark())}
+}
+
+// appendQuestion appends a request whose answer leaves no trace with other hosts: a probe (RFC 5227, section 2.1.1), or a
+// solicitation as in duplicate address detection (RFC 4862, section 5.4.2). It has no mark: a host that answers in the
+// buffer that it received in would return it.
+func appendQuestion(b []byte, from mac, addr netip.Addr) []byte {
+	if addr.Is4() {
+		return appendARPMessage(b, arpMessage{
+			to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: netip.IPv4Unspecified(), target: addr,
+		})
+	}
+	group, target := solicitedNode(addr), addr.As16()
+	b = appendIPv6(b, from, groupMAC(group), netip.IPv6Unspecified(), group, ndpMinLen)
+	start := len(b)
+	b = append(b, nsType, 0, 0, 0, 0, 0, 0, 0)
+	b = append(b, target[:]...)
+	return sign(b, start, netip.IPv6Unspecified(), group)
 }
 
 type arpMessage struct {
@@ -266,7 +361,13 @@ type arpMessage struct {
 	sender, target       netip.Addr
 }
 
-func appendARP(b []byte, m arpMessage) []byte {
+// appendARP appends a claim, padded to the least length of a frame, with the mark in the padding.
+func appendARP(b []byte, m arpMessage, claim mark) []byte {
+	b = appendMark(appendARPMessage(b, m), claim)
+	return append(b, m.senderMAC[markTail:]...)
+}
+
+func appendARPMessage(b []byte, m arpMessage) []byte {
 	sender, target := m.sender.As4(), m.target.As4()
 	b = append(b, m.to[:]...)
 	b = append(b, m.from[:]...)
@@ -279,19 +380,31 @@ func appendARP(b []byte, m arpMessage) []byte {
 
 // appendNA appends an advertisement of addr. It is sent from addr itself, which is thereby the one address that a filter
 // on the way must let pass.
-func appendNA(b []byte, from, to mac, addr, destination netip.Addr, flags byte) []byte {
-	source, dest := addr.As16(), destination.As16()
-	b = append(b, to[:]...)
-	b = append(b, from[:]...)
-	b = append(b, etherTypeIPv6>>8, etherTypeIPv6&0xff, 0x60, 0, 0, 0, 0, ndpMinLen+8, icmpv6, 255)
-	b = append(b, source[:]...)
-	b = append(b, dest[:]...)
+func appendNA(b []byte, from, to mac, addr, destination netip.Addr, flags byte, claim mark) []byte {
+	target := addr.As16()
+	b = appendIPv6(b, from, to, addr, destination, ndpMinLen+8+2+byte(markLen))
 	start := len(b)
 	b = append(b, naType, 0, 0, 0, flags, 0, 0, 0)
-	b = append(b, source[:]...)
+	b = append(b, target[:]...)
 	b = append(b, targetMAC, 1)
 	b = append(b, from[:]...)
-	binary.BigEndian.PutUint16(b[start+2:], checksum(addr, destination, b[start:]))
+	b = appendMark(append(b, experiment, 2), claim)
+	return sign(b, start, addr, destination)
+}
+
+// appendIPv6 appends the headers of a message of ICMPv6.
+func appendIPv6(b []byte, from, to mac, source, destination netip.Addr, length byte) []byte {
+	s, d := source.As16(), destination.As16()
+	b = append(b, to[:]...)
+	b = append(b, from[:]...)
+	b = append(b, etherTypeIPv6>>8, etherTypeIPv6&0xff, 0x60, 0, 0, 0, 0, length, icmpv6, 255)
+	b = append(b, s[:]...)
+	return append(b, d[:]...)
+}
+
+// sign writes the checksum of the message that begins at start.
+func sign(b []byte, start int, source, destination netip.Addr) []byte {
+	binary.BigEndian.PutUint16(b[start+2:], checksum(source, destination, b[start:]))
 	return b
 }
 
@@ -315,18 +428,20 @@ func add(sum uint32, b []byte) uint32 {
 	return sum
 }
 
-// option looks for a link-layer address among options. It is not ok when one of them is cut off or has length zero.
-func option(options []byte, kind byte) (m mac, given, ok bool) {
+// option returns the value of the option of that kind and length (in units of 8 bytes), or nil when there is none. It is
+// not ok when an option is cut off or has length zero.
+func option(options []byte, kind, length byte) (value []byte, ok bool) {
 	for len(options) > 0 {
 		if len(options) < 8 || options[1] == 0 || int(options[1])*8 > len(options) {
-			return mac{}, false, false
+			return nil, false
 		}
-		if options[0] == kind && options[1] == 1 {
-			m, given = mac(options[2:8]), true
+		size := int(options[1]) * 8
+		if options[0] == kind && options[1] == length {
+			value = options[2:size]
 		}
-		options = options[int(options[1])*8:]
+		options = options[size:]
 	}
-	return m, given, true
+	return value, true
 }
 
 func unicast(m mac) bool { return m[0]&1 == 0 && m != mac{} }

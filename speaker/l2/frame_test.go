@@ -10,12 +10,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	arplib "github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	ndplib "github.com/mdlayher/ndp"
 )
 
-// The cast: a node with two interfaces, of which the first announces v4 and v6, and the second the others.
+// The cast: a node with two interfaces, of which the first announces v4 and v6 and asks for asked4 and asked6, and the second
+// announces the others.
 var (
 	nodeMAC   = mac{0x02, 0, 0, 0, 0, 0x0a}
 	secondMAC = mac{0x02, 0, 0, 0, 0, 0x0b}
@@ -30,14 +33,20 @@ var (
 	zero6       = netip.IPv6Unspecified()
 	stranger4   = netip.MustParseAddr("192.0.2.99")
 	stranger6   = netip.MustParseAddr("2001:db8::99")
+	asked4      = netip.MustParseAddr("192.0.2.50")
+	asked6      = netip.MustParseAddr("2001:db8::50")
 
 	testInterfaces = []Interface{{"eth0", 2, nodeMAC, true}, {"eth1", 3, secondMAC, true}}
-	testDesired    = []Announcement{{v4, "eth0"}, {v6, "eth0"}, {v4other, "eth1"}, {v6other, "eth1"}}
+	testDesired    = []Announcement{
+		{Addr: v4, Interface: "eth0", Term: 7}, {Addr: v6, Interface: "eth0", Term: 7},
+		{Addr: v4other, Interface: "eth1"}, {Addr: v6other, Interface: "eth1"},
+	}
+	testQuestions = []Question{{Addr: asked4, Interface: "eth0"}, {Addr: asked6, Interface: "eth0"}}
 )
 
 const (
-	arpAnswer = "02:00:00:00:00:0a > 02:00:00:00:00:cc ARP reply 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.77 at 02:00:00:00:00:cc"
-	ndpAnswer = "02:00:00:00:00:0a > 02:00:00:00:00:cc NA 2001:db8::10 > 2001:db8::77 hops 255 router=false solicited=true override=true target 2001:db8::10 at 02:00:00:00:00:0a"
+	arpAnswer = "02:00:00:00:00:0a > 02:00:00:00:00:cc ARP reply 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.77 at 02:00:00:00:00:cc term 7"
+	ndpAnswer = "02:00:00:00:00:0a > 02:00:00:00:00:cc NA 2001:db8::10 > 2001:db8::77 hops 255 router=false solicited=true override=true target 2001:db8::10 at 02:00:00:00:00:0a term 7"
 )
 
 // frames is the conformance table: it is run against handle, against a Responder on a network in memory, and against one
@@ -59,6 +68,13 @@ var frames = []struct {
 	{"ARP reply that claims", arpFrame(arplib.OperationReply, v4, host4), "", Conflict},
 	{"gratuitous ARP that claims", arpFrame(arplib.OperationRequest, v4, v4), "", Conflict},
 	{"ARP request from the address itself", arpFrame(arplib.OperationRequest, v4, host4), "", Conflict},
+	{"ARP reply of the asked", arpFrame(arplib.OperationReply, asked4, host4), "", Answered},
+	{"ARP reply of the asked to a probe", arpFrame(arplib.OperationReply, asked4, zero4), "", Answered},
+	{"gratuitous ARP of the asked", arpFrame(arplib.OperationRequest, asked4, asked4), "", Answered},
+	{"ARP request from the asked", arpFrame(arplib.OperationRequest, asked4, host4), "", Answered},
+	{"ARP request from the asked for ours", arpFrame(arplib.OperationRequest, asked4, v4), strings.Replace(arpAnswer, "192.0.2.77", "192.0.2.50", 1), ""},
+	{"ARP request for the asked", arpFrame(arplib.OperationRequest, host4, asked4), "", NotAnnounced},
+	{"ARP probe for the asked", arpFrame(arplib.OperationRequest, zero4, asked4), "", NotAnnounced},
 	{"ARP, RARP operation", edit(arpFrame(arplib.OperationRequest, host4, v4), set(21, 3)), "", Unrelated},
 	{"ARP, cut off", arpFrame(arplib.OperationRequest, host4, v4)[:41], "", Malformed},
 	{"ARP, hardware type", edit(arpFrame(arplib.OperationRequest, host4, v4), set(15, 6)), "", Malformed},
@@ -80,7 +96,7 @@ var frames = []struct {
 	{"NS with an unknown option", edit(nsFrame(host6, v6, true), set(78, 99), sum), ndpAnswer, ""},
 	{"NS, trailing bytes", append(nsFrame(host6, v6, true), 1, 2, 3), ndpAnswer, ""},
 	{"duplicate address detection", nsFrame(zero6, v6, false),
-		"02:00:00:00:00:0a > 33:33:00:00:00:01 NA 2001:db8::10 > ff02::1 hops 255 router=false solicited=false override=true target 2001:db8::10 at 02:00:00:00:00:0a", ""},
+		"02:00:00:00:00:0a > 33:33:00:00:00:01 NA 2001:db8::10 > ff02::1 hops 255 router=false solicited=false override=true target 2001:db8::10 at 02:00:00:00:00:0a term 7", ""},
 	{"duplicate address detection with link-layer address", nsFrame(zero6, v6, true), "", Malformed},
 	{"duplicate address detection to all nodes", edit(nsFrame(zero6, v6, false), to(groupMAC(allNodes), allNodes)), "", Malformed},
 	{"NS for another", nsFrame(host6, stranger6, true), "", NotAnnounced},
@@ -103,6 +119,12 @@ var frames = []struct {
 	{"NA that claims", naFrame(v6, host6, true), "", Conflict},
 	{"NA that claims, to all", naFrame(v6, allNodes, false), "", Conflict},
 	{"NA of another", naFrame(stranger6, host6, true), "", Unrelated},
+	{"NA of the asked", naFrame(asked6, host6, true), "", Answered},
+	{"NA of the asked, to all", naFrame(asked6, allNodes, false), "", Answered},
+	{"NA that repeats where ours are", edit(naFrame(v6, allNodes, false), set(80, secondMAC[:]...), sum), "", OwnFrame},
+	{"NS from the asked for ours", nsFrame(asked6, v6, true), strings.Replace(ndpAnswer, "2001:db8::77", "2001:db8::50", 1), ""},
+	{"NS for the asked", nsFrame(host6, asked6, true), "", NotAnnounced},
+	{"duplicate address detection for the asked", nsFrame(zero6, asked6, false), "", NotAnnounced},
 	{"NA, solicited, to all", naFrame(v6, allNodes, true), "", Malformed},
 	{"NA, option of length zero", edit(naFrame(v6, host6, true), set(79, 0), sum), "", Malformed},
 	{"echo request", edit(nsFrame(host6, v6, true), set(54, 128), sum), "", Unrelated},
@@ -110,11 +132,14 @@ var frames = []struct {
 }
 
 func TestHandle(t *testing.T) {
-	table := plan(testInterfaces, testDesired)["eth0"].table
+	table := plan(testInterfaces, testDesired, testQuestions)["eth0"].table
 	for _, tt := range frames {
 		t.Run(tt.name, func(t *testing.T) {
 			before := string(tt.frame)
-			reply, reason := table.handle(tt.frame, nil)
+			reply, claimed, reason := table.handle(tt.frame, nil)
+			if want := reason == Conflict || reason == Answered || reply != nil && strings.Contains(tt.name, "from the asked"); claimed != want {
+				t.Errorf("is a claim: %t, want %t", claimed, want)
+			}
 			if reason != tt.reason || describe(reply) != tt.reply {
 				t.Errorf("got  %q %s\nwant %q %s", reason, describe(reply), tt.reason, tt.reply)
 			}
@@ -126,22 +151,43 @@ func TestHandle(t *testing.T) {
 }
 
 func TestClaim(t *testing.T) {
+	ours, yielding := mark{term: 1<<63 + 5}, mark{2, true}
+	arpClaim := appendARP(nil, arpMessage{to: nodeMAC, from: hostMAC, operation: arpReply, senderMAC: hostMAC, sender: v4, target: zero4}, ours)
+	naClaim := appendNA(nil, hostMAC, groupMAC(allNodes), v6, allNodes, override, yielding)
 	tests := []struct {
 		name  string
 		frame []byte
-		addr  netip.Addr
-		mac   mac
+		want  Claim
 	}{
-		{"gratuitous ARP", arpFrame(arplib.OperationRequest, v4, v4), v4, hostMAC},
-		{"ARP reply", arpFrame(arplib.OperationReply, v4, host4), v4, hostMAC},
-		{"NA", edit(naFrame(v6, allNodes, false), set(80, otherMAC[:]...), sum), v6, otherMAC},
-		{"NA without link-layer address", edit(naFrame(v6, allNodes, false), set(78, 99), sum), v6, hostMAC},
-		{"NS", nsFrame(v6, stranger6, true), v6, hostMAC},
+		{"gratuitous ARP", arpFrame(arplib.OperationRequest, v4, v4), Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP reply", arpFrame(arplib.OperationReply, v4, host4), Claim{Addr: v4, MAC: hostMAC}},
+		{"NA", edit(naFrame(v6, allNodes, false), set(80, otherMAC[:]...), sum), Claim{Addr: v6, MAC: otherMAC}},
+		{"NA without link-layer address", edit(naFrame(v6, allNodes, false), set(78, 99), sum), Claim{Addr: v6, MAC: hostMAC}},
+		{"NS", nsFrame(v6, stranger6, true), Claim{Addr: v6, MAC: hostMAC}},
+
+		{"marked ARP", arpClaim, Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
+		{"marked ARP with more padding", append(slices.Clone(arpClaim), 1, 2, 3, 4), Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
+		{"ARP padded with zeros", append(slices.Clone(arpClaim[:arpLen]), make([]byte, 18)...), Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP, mark cut off", arpClaim[:arpLen+markLen-1], Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP, end of the padding cut off", arpClaim[:minFrameLen-1], Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP, magic", edit(slices.Clone(arpClaim), set(45, 0)), Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP, version", edit(slices.Clone(arpClaim), set(46, 2)), Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP, unknown flags", edit(slices.Clone(arpClaim), set(47, 0xfe)), Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
+		{"ARP, our padding returned by another host", edit(slices.Clone(arpClaim), set(22, otherMAC[:]...), set(6, otherMAC[:]...)),
+			Claim{Addr: v4, MAC: otherMAC}},
+
+		{"marked NA", naClaim, Claim{Addr: v6, MAC: hostMAC, Marked: true, Term: 2, Yielding: true}},
+		{"NA, other experiment", edit(slices.Clone(naClaim), set(88, 'X'), sum), Claim{Addr: v6, MAC: hostMAC}},
+		{"NA, experiment of another length", edit(slices.Clone(naClaim), set(87, 1), set(95, 1), set(94, 99), sum), Claim{Addr: v6, MAC: hostMAC}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if addr, m := claim(tt.frame); addr != tt.addr || m != tt.mac {
-				t.Errorf("got %s at %x, want %s at %x", addr, m, tt.addr, tt.mac)
+			table := plan(testInterfaces, testDesired, nil)["eth0"].table
+			if _, claimed, reason := table.handle(tt.frame, nil); !claimed || reason != Conflict {
+				t.Errorf("is a claim: %t, %s", claimed, reason)
+			}
+			if diff := cmp.Diff(tt.want, claim(tt.frame), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				t.Error(diff)
 			}
 		})
 	}
@@ -149,16 +195,16 @@ func TestClaim(t *testing.T) {
 
 func TestAnnouncement(t *testing.T) {
 	tests := []struct {
-		addr netip.Addr
-		want string
+		announcement Announcement
+		want         string
 	}{
-		{v4, `02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP request 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.10 at 00:00:00:00:00:00
-02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP reply 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.10 at 02:00:00:00:00:0a`},
-		{v6, `02:00:00:00:00:0a > 33:33:00:00:00:01 NA 2001:db8::10 > ff02::1 hops 255 router=false solicited=false override=true target 2001:db8::10 at 02:00:00:00:00:0a`},
+		{Announcement{Addr: v4, Term: 3, Yielding: true}, `02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP request 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.10 at 00:00:00:00:00:00 term 3 yielding
+02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP reply 192.0.2.10 is at 02:00:00:00:00:0a, for 192.0.2.10 at 02:00:00:00:00:0a term 3 yielding`},
+		{Announcement{Addr: v6}, `02:00:00:00:00:0a > 33:33:00:00:00:01 NA 2001:db8::10 > ff02::1 hops 255 router=false solicited=false override=true target 2001:db8::10 at 02:00:00:00:00:0a term 0`},
 	}
 	for _, tt := range tests {
 		var got []string
-		for _, frame := range announcement(nodeMAC, tt.addr) {
+		for _, frame := range announcement(nodeMAC, tt.announcement) {
 			got = append(got, describe(frame))
 		}
 		if got := strings.Join(got, "\n"); got != tt.want {
@@ -167,20 +213,71 @@ func TestAnnouncement(t *testing.T) {
 	}
 }
 
+func TestQuestionFrame(t *testing.T) {
+	for addr, want := range map[netip.Addr]string{
+		asked4: "02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP request 0.0.0.0 is at 02:00:00:00:00:0a, for 192.0.2.50 at 00:00:00:00:00:00",
+		asked6: "02:00:00:00:00:0a > 33:33:ff:00:00:50 NS :: > ff02::1:ff00:50 hops 255 target 2001:db8::50",
+	} {
+		if got := describe(appendQuestion(nil, nodeMAC, addr)); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	// Another Responder takes them for what they are.
+	table := plan([]Interface{{"eth0", 2, otherMAC, true}}, testDesired, nil)["eth0"].table
+	for _, addr := range []netip.Addr{v4, v6} {
+		if _, claimed, reason := table.handle(appendQuestion(nil, nodeMAC, addr), nil); claimed || reason != "" {
+			t.Errorf("%s: claim %t, reason %s", addr, claimed, reason)
+		}
+	}
+}
+
+// FuzzMark: what goes in comes out, whoever claims, and nothing but a mark is taken for one.
+func FuzzMark(f *testing.F) {
+	f.Add(uint64(7), true, []byte{2, 0, 0, 0, 0, 1}, []byte("Hrld"))
+	f.Fuzz(func(t *testing.T, term uint64, yielding bool, sender, other []byte) {
+		want := mark{term, yielding}
+		b := appendMark(nil, want)
+		if got, ok := parseMark(append(b, other...)); !ok || got != want {
+			t.Errorf("got %v, %t, want %v", got, ok, want)
+		}
+		if len(sender) == len(mac{}) {
+			from, a := mac(sender), Announcement{Term: term, Yielding: yielding}
+			for _, a.Addr = range []netip.Addr{v4, v6} {
+				for _, frame := range announcement(from, a) {
+					got := claim(frame)
+					if want := (Claim{Addr: a.Addr, MAC: from, Marked: true, Term: term, Yielding: yielding}); got != want {
+						t.Errorf("got %v, want %v", got, want)
+					}
+				}
+			}
+		}
+		if got, ok := parseMark(other); ok && !bytes.Equal(appendMark(nil, got)[6:], other[6:markLen]) {
+			t.Errorf("%x is no mark, got %v", other, got)
+		}
+	})
+}
+
 // FuzzHandle: whatever comes in, nothing breaks, and what goes out is well formed and speaks of an announced address only.
 func FuzzHandle(f *testing.F) {
 	for _, tt := range frames {
 		f.Add(tt.frame)
 	}
-	table := plan(testInterfaces, testDesired)["eth0"].table
+	for _, frame := range slices.Concat(announcement(otherMAC, testDesired[0]), announcement(otherMAC, testDesired[1])) {
+		f.Add(frame)
+	}
+	table := plan(testInterfaces, testDesired, testQuestions)["eth0"].table
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		reply, reason := table.handle(frame, nil)
+		reply, claimed, reason := table.handle(frame, nil)
 		if (reason == "") != (reply != nil) {
 			t.Fatalf("reply %x with reason %q", reply, reason)
 		}
-		if reason == Conflict {
-			if addr, _ := claim(frame); addr != v4 && addr != v6 {
-				t.Errorf("claim to %s, which is not announced", addr)
+		if (reason == Conflict || reason == Answered) && !claimed {
+			t.Errorf("%s without a claim", reason)
+		}
+		if claimed {
+			got, ours := claim(frame), reason == Conflict
+			if ours && got.Addr != v4 && got.Addr != v6 || !ours && got.Addr != asked4 && got.Addr != asked6 {
+				t.Errorf("%q: claim to %s", reason, got.Addr)
 			}
 		}
 		if reply == nil {
@@ -189,7 +286,7 @@ func FuzzHandle(f *testing.F) {
 		got := describe(reply)
 		if !strings.HasPrefix(got, "02:00:00:00:00:0a > ") || reply[0] == 0xff ||
 			!strings.Contains(got, "ARP reply 192.0.2.10 is at 02:00:00:00:00:0a") &&
-				!strings.HasSuffix(got, "target 2001:db8::10 at 02:00:00:00:00:0a") {
+				!strings.HasSuffix(got, "target 2001:db8::10 at 02:00:00:00:00:0a term 7") {
 			t.Errorf("reply %s", got)
 		}
 	})
@@ -202,16 +299,16 @@ func BenchmarkReply(b *testing.B) {
 				var desired []Announcement
 				addr := map[protocol]netip.Addr{arp: netip.MustParseAddr("10.0.0.1"), ndp: netip.MustParseAddr("2001:db8:1::1")}[p]
 				for range n {
-					desired = append(desired, Announcement{addr, "eth0"})
+					desired = append(desired, Announcement{Addr: addr, Interface: "eth0"})
 					addr = addr.Next()
 				}
 				asked := desired[n/2].Addr
 				frame := request(asked)
-				table := plan(testInterfaces, desired)["eth0"].table
+				table := plan(testInterfaces, desired, nil)["eth0"].table
 				buf := make([]byte, 0, maxReplyLen)
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, reason := table.handle(frame, buf); reason != "" {
+					if _, _, reason := table.handle(frame, buf); reason != "" {
 						b.Fatal(reason)
 					}
 				}
@@ -316,22 +413,44 @@ func describe(frame []byte) string {
 			return err.Error()
 		}
 		operation := map[arplib.Operation]string{arplib.OperationRequest: "request", arplib.OperationReply: "reply"}[p.Operation]
-		return fmt.Sprintf("%s ARP %s %s is at %s, for %s at %s", head, operation, p.SenderIP, p.SenderHardwareAddr, p.TargetIP, p.TargetHardwareAddr)
+		return fmt.Sprintf("%s ARP %s %s is at %s, for %s at %s%s", head, operation,
+			p.SenderIP, p.SenderHardwareAddr, p.TargetIP, p.TargetHardwareAddr, describeMark(frame[42:], string(frame[24:28])))
 	}
 	source, destination := netip.AddrFrom16([16]byte(frame[22:38])), netip.AddrFrom16([16]byte(frame[38:54]))
 	m, err := ndplib.ParseMessage(frame[54:])
 	if err != nil {
 		return err.Error()
 	}
-	na, ok := m.(*ndplib.NeighborAdvertisement)
-	if !ok || len(na.Options) != 1 {
-		return fmt.Sprintf("%s %+v", head, m)
-	}
 	// The library makes the checksum anew; it must be the one that we sent.
 	again, err := ndplib.MarshalMessageChecksum(m, source, destination)
 	if err != nil || !bytes.Equal(again, frame[54:]) || int(frame[19]) != len(again) {
 		return fmt.Sprintf("%s bad checksum or length", head)
 	}
-	return fmt.Sprintf("%s NA %s > %s hops %d router=%t solicited=%t override=%t target %s at %s", head, source, destination,
-		frame[21], na.Router, na.Solicited, na.Override, na.TargetAddress, na.Options[0].(*ndplib.LinkLayerAddress).Addr)
+	switch m := m.(type) {
+	case *ndplib.NeighborSolicitation:
+		if len(m.Options) == 0 {
+			return fmt.Sprintf("%s NS %s > %s hops %d target %s", head, source, destination, frame[21], m.TargetAddress)
+		}
+	case *ndplib.NeighborAdvertisement:
+		text := fmt.Sprintf("%s NA %s > %s hops %d router=%t solicited=%t override=%t target %s", head, source, destination,
+			frame[21], m.Router, m.Solicited, m.Override, m.TargetAddress)
+		for _, o := range m.Options {
+			switch o := o.(type) {
+			case *ndplib.LinkLayerAddress:
+				text += " at " + o.Addr.String()
+			case *ndplib.RawOption:
+				text += describeMark(append([]byte{}, o.Value...), "")
+			}
+		}
+		return text
+	}
+	return fmt.Sprintf("%s %+v", head, m)
+}
+
+// describeMark returns what the mark says that is followed by an end; other bytes say nothing.
+func describeMark(b []byte, end string) string {
+	if len(b) != 14+len(end) || string(b[:5]) != "Hrld\x01" || string(b[14:]) != end {
+		return ""
+	}
+	return fmt.Sprintf(" term %d%s", binary.BigEndian.Uint64(b[6:]), [...]string{"", " yielding"}[b[5]])
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,6 +26,25 @@ import (
 type Announcement struct {
 	Addr      netip.Addr
 	Interface string
+	// Term orders the claims of Herald's nodes to one address: answers and announcements carry it. Its meaning is the
+	// caller's.
+	Term uint64
+	// Yielding: the address is answered and no longer announced, and the answers say that whoever hears them may take it.
+	Yielding bool
+	// Round: another one than before announces anew, as does an end of Yielding. Another Term alone does not.
+	Round uint64
+}
+
+func (a Announcement) mark() mark { return mark{a.Term, a.Yielding} }
+
+// Question asks the LAN who has an address. It changes nothing there: no neighbour learns anything from it.
+type Question struct {
+	Addr      netip.Addr
+	Interface string
+	// Every is the time between two requests after the first two, which go at once and 10 ms later; zero: none after those.
+	Every time.Duration
+	// Round: another one than before asks anew, at once and 10 ms later. Another Every alone does not.
+	Round uint64
 }
 
 // Interface is an Ethernet interface of the node. While it is not Up, nothing is sent on it; when it is Up again, when its
@@ -36,40 +56,55 @@ type Interface struct {
 	Up    bool
 }
 
-// Observation is another host's claim to an address that is announced here: an ARP packet with the address as its sender,
-// or a neighbour advertisement of it.
-type Observation struct {
-	Announcement
-	MAC [6]byte
+// Claim is another host's claim to an address that is announced or asked about here: an ARP packet with the address as its
+// sender, or a neighbour advertisement of it.
+type Claim struct {
+	Addr      netip.Addr
+	Interface string
+	MAC       [6]byte
+	// Marked: the claim is that of a Responder, with the Term and Yielding of its Announcement. It is no proof: any host
+	// of the LAN can send it.
+	Marked   bool
+	Term     uint64
+	Yielding bool
+	Time     time.Time
 }
 
 // Options of a Responder. The zero value will do.
 type Options struct {
-	// Observe is told of claims. It is called on the receive path, one call per frame, and must not block.
-	Observe func(Observation)
+	// Observe is told of claims. It is called on the receive path, one call per frame, and must not block or call Set.
+	Observe func(Claim)
 }
 
 // Responder answers for addresses while it runs. It is a prometheus.Collector.
 type Responder struct {
-	observe  func(Observation)
+	observe  func(Claim)
 	network  network
 	counters counters
 	wake     chan struct{} // something is due
 	failed   chan struct{} // applying the desired set failed, and is to be tried again
 
 	// setting is held for the whole of Set, so that two do not mix. What it guards only Set, and starting and stopping, use.
-	setting    sync.Mutex
-	running    bool
-	interfaces []Interface
-	desired    []Announcement
-	log        klog.Logger
-	listening  sync.WaitGroup
+	setting       sync.Mutex
+	running       bool
+	interfaces    []Interface
+	announcements []Announcement
+	questions     []Question
+	log           klog.Logger
+	listening     sync.WaitGroup
 
-	// mu guards what the announcing goroutine uses too. Joining multicast groups, which takes long, is done without it.
+	// mu guards what the sending goroutine uses too. Joining multicast groups, which takes long, is done without it.
 	mu       sync.Mutex
 	ports    map[string]*port // by the name of the interface
-	active   map[Announcement]struct{}
+	active   map[duty]terms
 	schedule schedule
+	frame    []byte // what is being sent
+}
+
+// terms of a duty: what they were last time decides whether it starts anew.
+type terms struct {
+	round uint64
+	every time.Duration // of a question
 }
 
 // New returns a Responder that does nothing until it is run.
@@ -80,41 +115,48 @@ func New(o Options) *Responder {
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan struct{}, 1),
 		ports:   map[string]*port{},
-		active:  map[Announcement]struct{}{},
+		active:  map[duty]terms{},
 	}
 }
 
-// Run answers and announces until ctx is done; then it has fallen silent and returns nil.
+// Run answers, announces and asks until ctx is done; then it has fallen silent and returns nil.
 func (r *Responder) Run(ctx context.Context) error {
 	if err := r.start(klog.FromContext(ctx)); err != nil {
 		return err
 	}
 	defer r.stop()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { r.announce(ctx); return nil })
+	group.Go(func() error { r.send(ctx); return nil })
 	group.Go(func() error { r.retry(ctx); return nil })
 	return group.Wait()
 }
 
-// Set replaces the addresses to answer for, each on the interface it names, which need not have a matching prefix. An
-// address of an interface that is not there waits for it.
+// Set replaces the addresses to answer for and those to ask about, each on the interface it names, which need not have a
+// matching prefix. An address of an interface that is not there waits for it. An address may be in both.
 //
-// When Set returns, addresses that are no longer desired are answered and announced no more; new ones are answered, and
-// their first announcement follows within milliseconds, or at the pace of 10,000 addresses per second. Calling it again
-// with the same set changes nothing. Before Run, the set is kept.
+// When Set returns, addresses that are no longer desired are answered, announced and asked about no more; new ones are
+// answered, and their first announcements and requests are sent, or follow at the pace of 10,000 per second. Calling it
+// again with the same set changes nothing. Before Run, the set is kept.
 //
 // An error concerns the addresses it names, or the interface, which is tried again by itself; all others are served.
-func (r *Responder) Set(interfaces []Interface, desired []Announcement) error {
+func (r *Responder) Set(interfaces []Interface, announcements []Announcement, questions []Question) error {
 	r.setting.Lock()
 	defer r.setting.Unlock()
 	var invalid []error
-	r.interfaces, r.desired = slices.Clone(interfaces), nil
-	for _, a := range desired {
+	r.interfaces, r.announcements, r.questions = slices.Clone(interfaces), nil, nil
+	for _, a := range announcements {
 		if err := validate(a.Addr); err != nil {
 			invalid = append(invalid, fmt.Errorf("announcing %s on %s: %w", a.Addr, a.Interface, err))
 			continue
 		}
-		r.desired = append(r.desired, a)
+		r.announcements = append(r.announcements, a)
+	}
+	for _, q := range questions {
+		if err := validate(q.Addr); err != nil {
+			invalid = append(invalid, fmt.Errorf("asking for %s on %s: %w", q.Addr, q.Interface, err))
+			continue
+		}
+		r.questions = append(r.questions, q)
 	}
 	if !r.running {
 		return errors.Join(invalid...)
@@ -180,13 +222,15 @@ func (r *Responder) reapply() error {
 	return r.apply()
 }
 
-// apply makes the desired set true in the order of urgency: silence, answers, announcements, multicast groups.
+// apply makes the desired set true in the order of urgency: silence, answers, announcements and requests, multicast groups.
 func (r *Responder) apply() error {
-	closed, err := r.serve(plan(r.interfaces, r.desired))
+	closed, err := r.serve(plan(r.interfaces, r.announcements, r.questions))
+	r.sendDue(time.Now()) // and not only by the other goroutine, which may have to wait for a processor
 	notify(r.wake)
 	leave(closed)
 	for _, p := range r.ports {
-		if joining := p.groups.set(solicitedNodes(p.addrs[ndp])); joining != nil {
+		// Addresses that are only asked about need no group: the answers come to all nodes.
+		if joining := p.groups.set(solicitedNodes(p.answered(ndp))); joining != nil {
 			err = errors.Join(err, fmt.Errorf("on %s: %w", p.Name, joining))
 		}
 	}
@@ -208,8 +252,8 @@ func (r *Responder) serve(planned map[string]portPlan) (closed []*port, err erro
 		p.close()
 		delete(r.ports, name)
 		closed = append(closed, p)
-		// Forgotten, so that they are announced anew if the interface is back with another index or MAC.
-		maps.DeleteFunc(r.active, func(a Announcement, _ struct{}) bool { return a.Interface == name })
+		// Forgotten, so that they begin anew if the interface is back with another index or MAC.
+		maps.DeleteFunc(r.active, func(d duty, _ terms) bool { return d.name == name })
 	}
 	var failed []error
 	for name, next := range planned {
@@ -233,56 +277,69 @@ func (r *Responder) serve(planned map[string]portPlan) (closed []*port, err erro
 	return closed, errors.Join(failed...)
 }
 
-// activate starts the announcements that have become active, and stops those that are not any more.
+// activate starts the duties that have become active or begin anew, and ends those that are not active any more.
 func (r *Responder) activate() {
-	before, now := r.active, time.Now()
-	r.active = make(map[Announcement]struct{}, len(before))
-	for name, p := range r.ports {
-		for _, addrs := range p.addrs {
-			for _, addr := range addrs {
-				a := Announcement{addr, name}
-				r.active[a] = struct{}{}
-				if _, ok := before[a]; !ok {
-					r.schedule.start(a, now)
-				}
+	before, now, answered := r.active, time.Now(), 0
+	r.active = make(map[duty]terms, len(before))
+	for _, p := range r.ports {
+		answered += len(p.answered(arp)) + len(p.answered(ndp))
+		for d, next := range p.duties() {
+			r.active[d] = next
+			last, ok := before[d]
+			switch {
+			case !ok || last.round != next.round:
+				r.schedule.start(d, next.every, now)
+			case last.every != next.every:
+				r.schedule.repeat(d, next.every, now)
 			}
 		}
 	}
-	r.schedule.keep(r.active)
-	r.counters.addresses.Store(int64(len(r.active)))
+	r.schedule.keep(func(d duty) bool { _, ok := r.active[d]; return ok })
+	r.counters.addresses.Store(int64(answered))
 }
 
-// announce sends announcements when they are due.
-func (r *Responder) announce(ctx context.Context) {
+// send sends announcements and questions when they are due.
+func (r *Responder) send(ctx context.Context) {
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
-		var due <-chan time.Time
-		if next, ok := r.announceDue(time.Now()); ok {
-			due = time.After(time.Until(next))
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
-		case <-due:
+		case <-due.C:
+		}
+		due.Stop()
+		if next, more := r.sendDue(time.Now()); more {
+			due.Reset(time.Until(next))
 		}
 	}
 }
 
-// announceDue holds mu while it sends, so that nothing is announced once Set has taken it away.
-func (r *Responder) announceDue(now time.Time) (next time.Time, more bool) {
+// sendDue holds mu while it sends, so that nothing is announced once Set has taken it away.
+func (r *Responder) sendDue(now time.Time) (next time.Time, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, a := range r.schedule.take(now) {
-		p, proto := r.ports[a.Interface], protocolOf(a.Addr)
-		for _, frame := range announcement(p.MAC, a.Addr) {
-			if _, err := p.conns[proto].Write(frame); err != nil {
-				r.counters.drop(SendFailed)
-				continue
-			}
-			r.counters.announcements[proto].Add(1)
+	for _, d := range r.schedule.take(now) {
+		p, proto := r.ports[d.name], protocolOf(d.addr)
+		if d.question {
+			r.frame = appendQuestion(r.frame[:0], p.MAC, d.addr)
+			r.write(p.conns[proto], r.frame, &r.counters.questions[proto])
+			continue
+		}
+		for _, frame := range announcement(p.MAC, p.table.here[d.addr]) {
+			r.write(p.conns[proto], frame, &r.counters.announcements[proto])
 		}
 	}
 	return r.schedule.next()
+}
+
+func (r *Responder) write(c conn, frame []byte, sent *atomic.Uint64) {
+	if _, err := c.Write(frame); err != nil {
+		r.counters.drop(SendFailed)
+		return
+	}
+	sent.Add(1)
 }
 
 // answer answers the frames of one socket until it is closed.
@@ -305,30 +362,36 @@ func (r *Responder) answer(p *port, proto protocol, c conn) {
 }
 
 func (r *Responder) answerFrame(p *port, proto protocol, c conn, frame, buf []byte) {
-	dropped := p.reply(c, frame, buf)
-	if dropped != Conflict && dropped != Unrelated {
+	claimed, dropped := p.reply(c, frame, buf)
+	switch dropped {
+	case "":
+		r.counters.replies.Add(1)
+		r.counters.requests[proto].Add(1)
+	case Conflict, Answered, Unrelated:
+		r.counters.drop(dropped)
+	default:
+		r.counters.drop(dropped)
 		r.counters.requests[proto].Add(1)
 	}
-	if dropped == "" {
-		r.counters.replies.Add(1)
-		return
-	}
-	r.counters.drop(dropped)
-	if dropped == Conflict && r.observe != nil {
-		addr, claimant := claim(frame)
-		r.observe(Observation{Announcement{addr, p.Name}, claimant})
+	if claimed && r.observe != nil {
+		heard := claim(frame)
+		heard.Interface, heard.Time = p.Name, time.Now()
+		r.observe(heard)
 	}
 }
 
-// restart announces the addresses of a port anew.
+// restart begins the announcements and questions of a port anew.
 func (r *Responder) restart(p *port, proto protocol) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ports[p.Name] != p {
 		return
 	}
-	for _, addr := range p.addrs[proto] {
-		r.schedule.start(Announcement{addr, p.Name}, time.Now())
+	now := time.Now()
+	for d, terms := range p.duties() {
+		if protocolOf(d.addr) == proto {
+			r.schedule.start(d, terms.every, now)
+		}
 	}
 	notify(r.wake)
 }

@@ -3,7 +3,6 @@ package l2
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	arplib "github.com/mdlayher/arp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
@@ -48,7 +48,12 @@ func inMemory(t *testing.T, o Options, test func(*testing.T, *Responder, *memory
 
 func mustSet(t *testing.T, r *Responder, interfaces []Interface, desired ...Announcement) {
 	t.Helper()
-	if err := r.Set(interfaces, desired); err != nil {
+	mustAsk(t, r, interfaces, desired)
+}
+
+func mustAsk(t *testing.T, r *Responder, interfaces []Interface, desired []Announcement, questions ...Question) {
+	t.Helper()
+	if err := r.Set(interfaces, desired, questions); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -65,7 +70,7 @@ func TestConformanceInMemory(t *testing.T) {
 	for _, tt := range frames {
 		t.Run(tt.name, func(t *testing.T) {
 			inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
-				mustSet(t, r, testInterfaces, testDesired...)
+				mustAsk(t, r, testInterfaces, testDesired, testQuestions...)
 				time.Sleep(2 * time.Minute) // the announcements are over
 				got := strings.TrimPrefix(ask(m, "eth0", tt.frame), "eth0: ")
 				if got != tt.reply {
@@ -86,20 +91,20 @@ func TestSetOpensAndCloses(t *testing.T) {
 		}{
 			{"nothing", nil, nil, ""},
 			{"interfaces alone", testInterfaces, nil, ""},
-			{"one", testInterfaces, []Announcement{{v4, "eth0"}}, "eth0 arp"},
-			{"both families", testInterfaces, []Announcement{{v4, "eth0"}, {v6, "eth0"}},
+			{"one", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}}, "eth0 arp"},
+			{"both families", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}},
 				"eth0 arp\neth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
-			{"the same address twice", testInterfaces, []Announcement{{v6, "eth0"}, {v6, "eth0"}},
+			{"the same address twice", testInterfaces, []Announcement{{Addr: v6, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}},
 				"eth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
-			{"another index", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{v6, "eth0"}},
+			{"another index", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}},
 				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
-			{"down", []Interface{{"eth0", 9, nodeMAC, false}}, []Announcement{{v6, "eth0"}}, ""},
-			{"up", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{v6, "eth0"}},
+			{"down", []Interface{{"eth0", 9, nodeMAC, false}}, []Announcement{{Addr: v6, Interface: "eth0"}}, ""},
+			{"up", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}},
 				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
-			{"without a MAC", []Interface{{"eth0", 9, mac{}, true}}, []Announcement{{v6, "eth0"}}, ""},
-			{"two interfaces", testInterfaces, []Announcement{{v4, "eth0"}, {v4, "eth1"}}, "eth0 arp\neth1 arp"},
-			{"an interface that is not there", testInterfaces, []Announcement{{v4, "eth7"}}, ""},
-			{"left open for Run to close", testInterfaces, []Announcement{{v4, "eth0"}, {v6, "eth1"}},
+			{"without a MAC", []Interface{{"eth0", 9, mac{}, true}}, []Announcement{{Addr: v6, Interface: "eth0"}}, ""},
+			{"two interfaces", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v4, Interface: "eth1"}}, "eth0 arp\neth1 arp"},
+			{"an interface that is not there", testInterfaces, []Announcement{{Addr: v4, Interface: "eth7"}}, ""},
+			{"left open for Run to close", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth1"}},
 				"eth0 arp\neth1 ndp\neth1 (3) groups ff02::1:ff00:10"},
 		}
 		for _, s := range steps {
@@ -147,9 +152,9 @@ func TestSetBeforeRun(t *testing.T) {
 
 func TestReleaseSilences(t *testing.T) {
 	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
-		mustSet(t, r, testInterfaces, Announcement{v4, "eth0"}, Announcement{v4other, "eth0"})
+		mustSet(t, r, testInterfaces, Announcement{Addr: v4, Interface: "eth0"}, Announcement{Addr: v4other, Interface: "eth0"})
 		synctest.Wait()
-		mustSet(t, r, testInterfaces, Announcement{v4other, "eth0"})
+		mustSet(t, r, testInterfaces, Announcement{Addr: v4other, Interface: "eth0"})
 		if got := ask(m, "eth0", request(v4)); got != "" {
 			t.Errorf("still answered: %s", got)
 		}
@@ -183,7 +188,7 @@ func TestAnnounces(t *testing.T) {
 			return count
 		}
 		up, down := []Interface{{"eth0", 2, nodeMAC, true}}, []Interface{{"eth0", 2, nodeMAC, false}}
-		both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+		both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 		// ARP counts twice: there are two forms.
 		steps := []struct {
 			name string
@@ -218,7 +223,7 @@ func TestFailuresAreRetried(t *testing.T) {
 	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
 		refused := errors.New("no such device")
 		m.setRefusal("eth0", refused)
-		if err := r.Set(testInterfaces, testDesired); !errors.Is(err, refused) {
+		if err := r.Set(testInterfaces, testDesired, nil); !errors.Is(err, refused) {
 			t.Errorf("Set returned %v", err)
 		}
 		if diff := cmp.Diff("eth1 arp\neth1 ndp\neth1 (3) groups ff02::1:ff00:11", m.String()); diff != "" {
@@ -235,9 +240,9 @@ func TestFailuresAreRetried(t *testing.T) {
 
 func TestFilterRefused(t *testing.T) {
 	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
-		mustSet(t, r, testInterfaces, Announcement{v4other, "eth0"})
+		mustSet(t, r, testInterfaces, Announcement{Addr: v4other, Interface: "eth0"})
 		m.conns["eth0 arp"].stuck = errors.New("out of memory")
-		mustSet(t, r, testInterfaces, Announcement{v4, "eth0"})
+		mustSet(t, r, testInterfaces, testDesired[0])
 		synctest.Wait()
 		if got := ask(m, "eth0", request(v4)); got != "eth0: "+arpAnswer {
 			t.Errorf("got %q", got)
@@ -248,33 +253,46 @@ func TestFilterRefused(t *testing.T) {
 func TestInvalidAddresses(t *testing.T) {
 	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
 		for _, s := range []string{"0.0.0.0", "::", "224.0.0.5", "ff02::1", "127.0.0.1", "::1", "255.255.255.255", "::ffff:192.0.2.1", "fe80::1%eth0"} {
-			err := r.Set(testInterfaces, []Announcement{{netip.MustParseAddr(s), "eth0"}, {v4, "eth0"}})
-			if err == nil || !strings.Contains(err.Error(), "announcing "+s) {
+			addr := netip.MustParseAddr(s)
+			err := r.Set(testInterfaces, []Announcement{{Addr: addr, Interface: "eth0"}, {Addr: v4, Interface: "eth0"}},
+				[]Question{{Addr: addr, Interface: "eth0"}, {Addr: v4, Interface: "eth0"}})
+			if err == nil || !strings.Contains(err.Error(), "announcing "+s) || !strings.Contains(err.Error(), "asking for "+s) {
 				t.Errorf("%s: got error %v", s, err)
 			}
 			if got := m.String(); got != "eth0 arp" {
 				t.Errorf("%s: the valid one is not served: %s", s, got)
 			}
 		}
-		if err := r.Set(nil, []Announcement{{}}); err == nil {
+		if err := r.Set(nil, []Announcement{{}}, nil); err == nil {
 			t.Error("the zero address must be refused")
 		}
 	})
 }
 
 func TestObserve(t *testing.T) {
-	var got []Observation
-	o := Options{Observe: func(o Observation) { got = append(got, o) }}
+	var got []Claim
+	o := Options{Observe: func(c Claim) { got = append(got, c) }}
 	inMemory(t, o, func(t *testing.T, r *Responder, m *memory) {
-		mustSet(t, r, testInterfaces, testDesired...)
+		mustAsk(t, r, testInterfaces, testDesired, testQuestions...)
 		for _, frame := range [][]byte{
 			arpFrame(arplib.OperationReply, v4, host4), naFrame(v6, allNodes, false),
 			naFrame(stranger6, allNodes, false), request(v4), arpFrame(arplib.OperationReply, v4other, host4),
+			arpFrame(arplib.OperationReply, asked4, zero4), naFrame(asked6, allNodes, false),
+			announcement(otherMAC, Announcement{Addr: v4, Term: 9, Yielding: true})[0], announcement(secondMAC, testDesired[0])[0],
 		} {
 			ask(m, "eth0", frame)
 		}
-		want := []Observation{{Announcement{v4, "eth0"}, hostMAC}, {Announcement{v6, "eth0"}, hostMAC}}
-		if diff := cmp.Diff(fmt.Sprint(want), fmt.Sprint(got)); diff != "" {
+		if got := ask(m, "eth0", arpFrame(arplib.OperationRequest, asked4, v4)); got == "" {
+			t.Error("the host that has an address which is asked about got no answer")
+		}
+		now := time.Now()
+		want := []Claim{
+			{Addr: v4, Interface: "eth0", MAC: hostMAC, Time: now}, {Addr: v6, Interface: "eth0", MAC: hostMAC, Time: now},
+			{Addr: asked4, Interface: "eth0", MAC: hostMAC, Time: now}, {Addr: asked6, Interface: "eth0", MAC: hostMAC, Time: now},
+			{Addr: v4, Interface: "eth0", MAC: otherMAC, Marked: true, Term: 9, Yielding: true, Time: now},
+			{Addr: asked4, Interface: "eth0", MAC: hostMAC, Time: now},
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -282,8 +300,10 @@ func TestObserve(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
-		mustSet(t, r, testInterfaces, testDesired...)
-		for _, frame := range [][]byte{request(v4), request(v6), request(v6), arpFrame(arplib.OperationReply, v4, host4)} {
+		mustAsk(t, r, testInterfaces, testDesired, testQuestions...)
+		for _, frame := range [][]byte{
+			request(v4), request(v6), request(v6), arpFrame(arplib.OperationReply, v4, host4), naFrame(asked6, allNodes, false),
+		} {
 			ask(m, "eth0", frame)
 		}
 		err := testutil.CollectAndCompare(r, strings.NewReader(`
@@ -301,7 +321,11 @@ herald_l2_requests_total{protocol="ndp"} 2
 # TYPE herald_l2_announcements_total counter
 herald_l2_announcements_total{protocol="arp"} 4
 herald_l2_announcements_total{protocol="ndp"} 2
-`), "herald_l2_addresses", "herald_l2_replies_total", "herald_l2_requests_total", "herald_l2_announcements_total")
+# HELP herald_l2_questions_total ARP probes (arp) and neighbour solicitations (ndp) sent to ask who has an address.
+# TYPE herald_l2_questions_total counter
+herald_l2_questions_total{protocol="arp"} 1
+herald_l2_questions_total{protocol="ndp"} 1
+`), "herald_l2_addresses", "herald_l2_questions_total", "herald_l2_replies_total", "herald_l2_requests_total", "herald_l2_announcements_total")
 		if err != nil {
 			t.Error(err)
 		}
@@ -310,6 +334,9 @@ herald_l2_announcements_total{protocol="ndp"} 2
 		}
 		if got := r.counters.dropped[8].Load(); reasons[8] != Conflict || got != 1 {
 			t.Errorf("%d frames dropped as %s, want one as Conflict", got, reasons[8])
+		}
+		if got := r.counters.dropped[9].Load(); reasons[9] != Answered || got != 1 {
+			t.Errorf("%d frames dropped as %s, want one as Answered", got, reasons[9])
 		}
 	})
 }
@@ -324,11 +351,11 @@ func BenchmarkSet(b *testing.B) {
 	addr := netip.MustParseAddr("10.0.0.0")
 	for range 10_000 {
 		addr = addr.Next()
-		desired = append(desired, Announcement{addr, "eth0"})
+		desired = append(desired, Announcement{Addr: addr, Interface: "eth0"})
 	}
-	with := append(slices.Clone(desired), Announcement{v4, "eth0"})
+	with := append(slices.Clone(desired), Announcement{Addr: v4, Interface: "eth0"})
 	for b.Loop() {
-		r.Set(testInterfaces, with)
-		r.Set(testInterfaces, desired)
+		r.Set(testInterfaces, with, nil)
+		r.Set(testInterfaces, desired, nil)
 	}
 }

@@ -9,6 +9,7 @@ import (
 type counters struct {
 	requests      [len(protocols)]atomic.Uint64
 	announcements [len(protocols)]atomic.Uint64
+	questions     [len(protocols)]atomic.Uint64
 	replies       atomic.Uint64
 	dropped       [len(reasons)]atomic.Uint64
 	addresses     atomic.Int64
@@ -32,13 +33,15 @@ var (
 		"Frames that passed the kernel's filter and were not answered, or could not be sent, by reason.", []string{"reason"}, nil)
 	announcementsDesc = prometheus.NewDesc("herald_l2_announcements_total",
 		"Gratuitous ARP frames (arp) and unsolicited neighbour advertisements (ndp) sent.", []string{"protocol"}, nil)
+	questionsDesc = prometheus.NewDesc("herald_l2_questions_total",
+		"ARP probes (arp) and neighbour solicitations (ndp) sent to ask who has an address.", []string{"protocol"}, nil)
 	addressesDesc = prometheus.NewDesc("herald_l2_addresses",
 		"Addresses that are answered now, counted once for each interface.", nil, nil)
 )
 
 // Describe is of prometheus.Collector.
 func (r *Responder) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, repliesDesc, droppedDesc, announcementsDesc, addressesDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, repliesDesc, droppedDesc, announcementsDesc, questionsDesc, addressesDesc} {
 		descs <- d
 	}
 }
@@ -51,6 +54,7 @@ func (r *Responder) Collect(metrics chan<- prometheus.Metric) {
 	for _, p := range protocols {
 		count(requestsDesc, &r.counters.requests[p], p.String())
 		count(announcementsDesc, &r.counters.announcements[p], p.String())
+		count(questionsDesc, &r.counters.questions[p], p.String())
 	}
 	for i, reason := range reasons {
 		count(droppedDesc, &r.counters.dropped[i], string(reason))

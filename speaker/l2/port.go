@@ -1,40 +1,50 @@
 package l2
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 )
 
-// portPlan is what an interface is to answer for.
+// portPlan is what an interface is to answer and ask for.
 type portPlan struct {
 	Interface
 	table table
-	addrs [len(protocols)][]netip.Addr // of table.here, sorted
+	addrs [len(protocols)][]netip.Addr // of table.here and table.asked, sorted
 }
 
-// plan returns the ports to have, by the name of the interface: one for each that is up and has an address to answer.
-func plan(interfaces []Interface, desired []Announcement) map[string]portPlan {
+// plan returns the ports to have, by the name of the interface: one for each that is up and has an address to answer or to
+// ask for. Of several announcements or questions that differ in neither address nor interface, the last counts.
+func plan(interfaces []Interface, announcements []Announcement, questions []Question) map[string]portPlan {
 	all, own := map[netip.Addr]struct{}{}, map[mac]struct{}{}
-	here := map[string]map[netip.Addr]struct{}{}
-	for _, a := range desired {
+	here, asked := map[string]map[netip.Addr]Announcement{}, map[string]map[netip.Addr]Question{}
+	for _, a := range announcements {
 		all[a.Addr] = struct{}{}
 		if here[a.Interface] == nil {
-			here[a.Interface] = map[netip.Addr]struct{}{}
+			here[a.Interface] = map[netip.Addr]Announcement{}
 		}
-		here[a.Interface][a.Addr] = struct{}{}
+		here[a.Interface][a.Addr] = a
+	}
+	for _, q := range questions {
+		if asked[q.Interface] == nil {
+			asked[q.Interface] = map[netip.Addr]Question{}
+		}
+		asked[q.Interface][q.Addr] = q
 	}
 	for _, i := range interfaces {
 		own[i.MAC] = struct{}{}
 	}
 	planned := map[string]portPlan{}
 	for _, i := range interfaces {
-		if !i.Up || i.MAC == (mac{}) || len(here[i.Name]) == 0 {
+		if !i.Up || i.MAC == (mac{}) || len(here[i.Name])+len(asked[i.Name]) == 0 {
 			continue
 		}
-		next := portPlan{Interface: i, table: table{mac: i.MAC, own: own, here: here[i.Name], all: all}}
-		for _, addr := range slices.SortedFunc(maps.Keys(here[i.Name]), netip.Addr.Compare) {
+		next := portPlan{Interface: i, table: table{mac: i.MAC, own: own, here: here[i.Name], asked: asked[i.Name], all: all}}
+		addrs := slices.AppendSeq(slices.Collect(maps.Keys(next.table.here)), maps.Keys(next.table.asked))
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		for _, addr := range slices.Compact(addrs) {
 			p := protocolOf(addr)
 			next.addrs[p] = append(next.addrs[p], addr)
 		}
@@ -71,18 +81,18 @@ func (p *port) setTable(t table) {
 	p.table = t
 }
 
-// reply answers a frame, or says why not.
-func (p *port) reply(c conn, frame, buf []byte) (dropped Reason) {
+// reply answers a frame, or says why not, and whether it claims an address that is announced or asked about.
+func (p *port) reply(c conn, frame, buf []byte) (claimed bool, dropped Reason) {
 	p.replying.RLock()
 	defer p.replying.RUnlock()
-	reply, dropped := p.table.handle(frame, buf)
+	reply, claimed, dropped := p.table.handle(frame, buf)
 	if dropped != "" {
-		return dropped
+		return claimed, dropped
 	}
 	if _, err := c.Write(reply); err != nil {
-		return SendFailed
+		return claimed, SendFailed
 	}
-	return ""
+	return claimed, ""
 }
 
 // listen makes the socket of a protocol fit the addresses, and says whether it has opened one.
@@ -122,6 +132,32 @@ func leave(closed []*port) {
 	for _, p := range closed {
 		p.groups.close()
 	}
+}
+
+// duties returns what is to be sent again and again, as far as a socket is open for it. Who yields does not announce.
+func (p *port) duties() iter.Seq2[duty, terms] {
+	return func(yield func(duty, terms) bool) {
+		for _, addrs := range p.addrs {
+			for _, addr := range addrs {
+				a, here := p.table.here[addr]
+				if here && !a.Yielding && !yield(duty{addr: addr, name: p.Name}, terms{round: a.Round}) {
+					return
+				}
+				q, asked := p.table.asked[addr]
+				if asked && !yield(duty{addr, p.Name, true}, terms{q.Round, q.Every}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// answered returns the addresses that are announced, as far as a socket is open for them.
+func (p *port) answered(proto protocol) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(p.addrs[proto]), func(addr netip.Addr) bool {
+		_, here := p.table.here[addr]
+		return !here
+	})
 }
 
 // solicitedNodes returns the groups in which addresses are asked for. Several addresses may share one.

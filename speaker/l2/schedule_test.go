@@ -14,7 +14,7 @@ import (
 var epoch = time.Unix(1_000_000, 0)
 
 // run takes all that is due, in jumps from one time to the next.
-func (s *schedule) run(now time.Time, sent func(time.Time, []Announcement)) {
+func (s *schedule) run(now time.Time, sent func(time.Time, []duty)) {
 	for next, more := s.next(); more; next, more = s.next() {
 		if next.After(now) {
 			now = next
@@ -25,9 +25,9 @@ func (s *schedule) run(now time.Time, sent func(time.Time, []Announcement)) {
 
 func TestScheduleOfOne(t *testing.T) {
 	var s schedule
-	s.start(Announcement{v4, "eth0"}, epoch)
+	s.start(duty{addr: v4, name: "eth0"}, 0, epoch)
 	var got []string
-	s.run(epoch, func(now time.Time, _ []Announcement) { got = append(got, now.Sub(epoch).String()) })
+	s.run(epoch, func(now time.Time, _ []duty) { got = append(got, now.Sub(epoch).String()) })
 	want := []string{"0s", "100ms", "300ms", "1s", "2s", "4s", "8s", "16s", "32s", "1m0s"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -39,12 +39,12 @@ func TestScheduleOfOne(t *testing.T) {
 
 func TestScheduleStartsAgain(t *testing.T) {
 	var s schedule
-	a := Announcement{v4, "eth0"}
-	s.start(a, epoch)
+	a := duty{addr: v4, name: "eth0"}
+	s.start(a, 0, epoch)
 	s.take(epoch)
-	s.start(a, epoch.Add(50*time.Millisecond))
+	s.start(a, 0, epoch.Add(50*time.Millisecond))
 	var got []string
-	s.run(epoch, func(now time.Time, _ []Announcement) { got = append(got, now.Sub(epoch).String()) })
+	s.run(epoch, func(now time.Time, _ []duty) { got = append(got, now.Sub(epoch).String()) })
 	if diff := cmp.Diff([]string{"50ms", "150ms", "350ms"}, got[:3]); diff != "" {
 		t.Error(diff)
 	}
@@ -55,11 +55,11 @@ func TestScheduleStartsAgain(t *testing.T) {
 
 func TestScheduleStops(t *testing.T) {
 	var s schedule
-	a, b := Announcement{v4, "eth0"}, Announcement{v6, "eth0"}
-	s.start(a, epoch)
-	s.start(b, epoch)
-	s.keep(map[Announcement]struct{}{b: {}})
-	s.run(epoch, func(now time.Time, due []Announcement) {
+	a, b := duty{addr: v4, name: "eth0"}, duty{addr: v6, name: "eth0"}
+	s.start(a, 0, epoch)
+	s.start(b, 0, epoch)
+	s.keep(func(d duty) bool { return d == b })
+	s.run(epoch, func(now time.Time, due []duty) {
 		if slices.Contains(due, a) {
 			t.Fatalf("announced after the stop, at %s", now.Sub(epoch))
 		}
@@ -74,12 +74,12 @@ func TestScheduleOfMany(t *testing.T) {
 	addr := netip.MustParseAddr("10.0.0.0")
 	for i := range n {
 		addr = addr.Next()
-		s.start(Announcement{addr, fmt.Sprint("eth", i%3)}, epoch)
+		s.start(duty{addr: addr, name: fmt.Sprint("eth", i%3)}, 0, epoch)
 	}
-	count, total := map[Announcement]int{}, 0
+	count, total := map[duty]int{}, 0
 	var firsts time.Duration
 	last := time.Time{}
-	s.run(epoch, func(now time.Time, due []Announcement) {
+	s.run(epoch, func(now time.Time, due []duty) {
 		if len(due) > batch {
 			t.Fatalf("%d at once", len(due))
 		}
@@ -110,17 +110,17 @@ func TestScheduleOfMany(t *testing.T) {
 func TestScheduleProperty(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	var s schedule
-	active, now, rounds := map[Announcement]struct{}{}, epoch, map[Announcement]int{}
+	active, now, rounds := map[duty]struct{}{}, epoch, map[duty]int{}
 	for range 20_000 {
-		a := Announcement{netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(100))}), "eth0"}
+		a := duty{addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(100))}), name: "eth0"}
 		switch random.IntN(3) {
 		case 0:
-			s.start(a, now)
+			s.start(a, 0, now)
 			active[a] = struct{}{}
 			rounds[a] = 0
 		case 1:
 			delete(active, a)
-			s.keep(active)
+			s.keep(func(d duty) bool { _, ok := active[d]; return ok })
 		case 2:
 			now = now.Add(time.Duration(random.IntN(1000)) * time.Millisecond)
 			for _, a := range s.take(now) {
@@ -131,7 +131,7 @@ func TestScheduleProperty(t *testing.T) {
 			}
 		}
 	}
-	s.run(now, func(_ time.Time, due []Announcement) {
+	s.run(now, func(_ time.Time, due []duty) {
 		for _, a := range due {
 			rounds[a]++
 		}

@@ -227,7 +227,12 @@ func (l lab) speakerOn(name string, o Options, wrap func(network) network) speak
 
 func (s speaker) set(t testing.TB, desired ...Announcement) {
 	t.Helper()
-	if err := s.Set(s.home.interfaces(t), desired); err != nil {
+	s.ask(t, desired)
+}
+
+func (s speaker) ask(t testing.TB, desired []Announcement, questions ...Question) {
+	t.Helper()
+	if err := s.Set(s.home.interfaces(t), desired, questions); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -274,7 +279,7 @@ func answer(t testing.TB, s *packetSocket) string {
 func TestConformanceOnWire(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
-	s.set(t, testDesired...)
+	s.ask(t, testDesired, testQuestions...)
 	time.Sleep(50 * time.Millisecond)
 	s.hush()
 	sockets := map[byte]*packetSocket{0x08: l.socket(arp), 0x86: l.socket(ndp)}
@@ -327,7 +332,7 @@ func TestKernelResolves(t *testing.T) {
 		all.Wait()
 	}
 	expect("before", false)
-	s.set(t, Announcement{v4, "eth0"}, Announcement{v6, "eth0"})
+	s.set(t, Announcement{Addr: v4, Interface: "eth0"}, Announcement{Addr: v6, Interface: "eth0"})
 	expect("announced", true)
 	if out, err := l.try("client", "arping -q -D -c 1 -w 1 -I eth0 192.0.2.10"); err == nil {
 		t.Errorf("duplicate address detection found nobody: %s", out)
@@ -336,7 +341,7 @@ func TestKernelResolves(t *testing.T) {
 	expect("released", false)
 
 	// Another host that takes the address finds it in use.
-	s.set(t, Announcement{v6, "eth0"})
+	s.set(t, Announcement{Addr: v6, Interface: "eth0"})
 	l.in("client", "sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1")
 	l.in("client", "ip addr add 2001:db8::10/64 dev eth0")
 	l.eventually("duplicate address detection fails", func() bool {
@@ -348,7 +353,7 @@ func TestKernelResolves(t *testing.T) {
 func TestForeignPrefix(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
-	s.set(t, Announcement{netip.MustParseAddr("198.51.100.7"), "eth0"})
+	s.set(t, Announcement{Addr: netip.MustParseAddr("198.51.100.7"), Interface: "eth0"})
 	l.in("client", "arping -q -c 1 -w 1 -I eth0 198.51.100.7")
 }
 
@@ -373,9 +378,9 @@ func TestReleaseSilencesWithinSet(t *testing.T) {
 	}()
 	defer func() { close(stop); <-stopped }()
 	for range 20 {
-		s.set(t, Announcement{v4, "eth0"}, Announcement{v6, "eth0"})
+		s.set(t, Announcement{Addr: v4, Interface: "eth0"}, Announcement{Addr: v6, Interface: "eth0"})
 		answer(t, socket)
-		s.set(t, Announcement{v6, "eth0"})
+		s.set(t, Announcement{Addr: v6, Interface: "eth0"})
 		before := sent.Load()
 		time.Sleep(20 * time.Millisecond)
 		if after := sent.Load(); after != before {
@@ -413,7 +418,7 @@ func TestFlap(t *testing.T) {
 		t.Run(fmt.Sprintf("the responder is told: %t", told), func(t *testing.T) {
 			l := newPair(t)
 			s := l.speaker("node", Options{})
-			both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+			both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 			s.set(t, both...)
 			for range 2 {
 				l.in("node", "ip link set eth0 down")
@@ -443,7 +448,7 @@ func TestFlap(t *testing.T) {
 func TestInterfaceComesBackWithAnotherIndex(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
-	both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+	both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 	s.set(t, both...)
 	l.in("node", "ip link del eth0")
 	s.set(t, both...)
@@ -459,9 +464,9 @@ func TestInterfaceComesBackWithAnotherIndex(t *testing.T) {
 
 func TestTakeOver(t *testing.T) {
 	l := newSwitch(t)
-	claims := make(chan Observation, 100)
-	a, b := l.speaker("a", Options{Observe: func(o Observation) { claims <- o }}), l.speaker("b", Options{})
-	both := []Announcement{{v4, "eth0"}, {v6, "eth0"}}
+	claims := make(chan Claim, 100)
+	a, b := l.speaker("a", Options{Observe: func(c Claim) { claims <- c }}), l.speaker("b", Options{})
+	both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 	a.set(t, both...)
 	l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
 	l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
@@ -498,7 +503,7 @@ func TestManyGroups(t *testing.T) {
 	for i := range n {
 		a := v6.As16()
 		binary.BigEndian.PutUint16(a[13:], uint16(i)) // its own group each
-		many = append(many, Announcement{netip.AddrFrom16(a), "eth0"})
+		many = append(many, Announcement{Addr: netip.AddrFrom16(a), Interface: "eth0"})
 	}
 	memberships := func() int { return strings.Count(l.in("node", "cat /proc/net/igmp6"), "eth0") }
 	before := memberships()
@@ -589,7 +594,7 @@ func TestManyAnnouncements(t *testing.T) {
 	addr := netip.MustParseAddr("10.0.0.0")
 	for range n {
 		addr = addr.Next()
-		many = append(many, Announcement{addr, "eth0"})
+		many = append(many, Announcement{Addr: addr, Interface: "eth0"})
 	}
 	start := time.Now()
 	s.set(t, many...)
@@ -601,7 +606,7 @@ func TestManyAnnouncements(t *testing.T) {
 		t.Errorf("%d addresses were announced in %s", n, took)
 	}
 	start = time.Now()
-	s.set(t, append(many, Announcement{v4, "eth0"})...)
+	s.set(t, append(many, Announcement{Addr: v4, Interface: "eth0"})...)
 	t.Logf("one more set in %s", time.Since(start))
 }
 
@@ -651,7 +656,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			addr := map[protocol]netip.Addr{arp: netip.MustParseAddr("10.0.0.0"), ndp: netip.MustParseAddr("2001:db8:1::")}[p]
 			for range 10_000 {
 				addr = addr.Next()
-				many = append(many, Announcement{addr, "eth0"})
+				many = append(many, Announcement{Addr: addr, Interface: "eth0"})
 			}
 			s.set(b, many...)
 			s.hush()
@@ -678,7 +683,7 @@ func TestPromiscuousIsNotAnswered(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
 	l.in("node", "ip link set eth0 promisc on")
-	s.set(t, Announcement{v4, "eth0"})
+	s.set(t, Announcement{Addr: v4, Interface: "eth0"})
 	socket := l.socket(arp)
 	for range 10 {
 		if _, err := socket.Write(edit(request(v4), set(0, otherMAC[:]...))); err != nil {
