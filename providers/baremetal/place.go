@@ -74,7 +74,7 @@ func (s *scene) servable() bool {
 // candidates are the nodes that may own the address, best first, and if there
 // are none why not.
 func (s *scene) candidates(apply []advertisement) (names []string, why string) {
-	var contenders, asleep []contender
+	var contenders, cordoned, asleep []contender
 	no := map[v1alpha1.Reason][]string{}
 	for _, node := range s.nodes {
 		weight, selected := weigh(apply, node)
@@ -89,11 +89,19 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 			asleep = append(asleep, contender{node.Name, weight})
 			reason = v1alpha1.NoSpeaker
 		}
+		if reason == "" && node.Spec.Unschedulable {
+			cordoned = append(cordoned, contender{node.Name, weight})
+			reason = v1alpha1.NodeCordoned
+		}
 		if reason != "" {
 			no[reason] = append(no[reason], node.Name)
 			continue
 		}
 		contenders = append(contenders, contender{node.Name, weight})
+	}
+	if len(contenders) == 0 {
+		// Cordoned nodes serve as long as there is no other.
+		contenders = cordoned
 	}
 	if len(contenders) == 0 {
 		// Not one speaker seems to live: more likely they cannot be seen from

@@ -37,6 +37,8 @@ func condition(kind corev1.NodeConditionType, status corev1.ConditionStatus) fun
 	}
 }
 
+func cordoned(n *corev1.Node) { n.Spec.Unschedulable = true }
+
 func TestUnfit(t *testing.T) {
 	now := metav1.Now()
 	for _, c := range []struct {
@@ -54,7 +56,7 @@ func TestUnfit(t *testing.T) {
 		{"excluded: true", node("n", labelled(corev1.LabelNodeExcludeBalancers, "true")), v1alpha1.NodeExcluded},
 		{"excluded: false", node("n", labelled(corev1.LabelNodeExcludeBalancers, "false")), ""},
 		{"control plane", node("n", labelled("node-role.kubernetes.io/control-plane", ""), tainted("node-role.kubernetes.io/control-plane")), ""},
-		{"cordoned serves on", node("n", func(n *corev1.Node) { n.Spec.Unschedulable = true }, tainted("node.kubernetes.io/unschedulable")), ""},
+		{"cordoned can serve", node("n", cordoned, tainted("node.kubernetes.io/unschedulable")), ""},
 		{"the autoscaler deletes it", node("n", tainted("ToBeDeletedByClusterAutoscaler")), v1alpha1.NodeBeingDeleted},
 		{"Karpenter disrupts it", node("n", tainted("other"), tainted("karpenter.sh/disrupted")), v1alpha1.NodeBeingDeleted},
 		{"being deleted", node("n", func(n *corev1.Node) { n.DeletionTimestamp = &now }), v1alpha1.NodeBeingDeleted},

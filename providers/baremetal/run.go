@@ -265,7 +265,7 @@ func (p *Provider) endpointsChanged(before, after *discoveryv1.EndpointSlice) {
 }
 
 func (p *Provider) nodeChanged(before, after *corev1.Node) {
-	if before != nil && after != nil && unfit(before) == unfit(after) && maps.Equal(before.Labels, after.Labels) {
+	if before != nil && after != nil && unfit(before) == unfit(after) && before.Spec.Unschedulable == after.Spec.Unschedulable && maps.Equal(before.Labels, after.Labels) {
 		return
 	}
 	p.placeAll()

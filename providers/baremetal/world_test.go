@@ -189,6 +189,53 @@ func (w *world) endpoints(service string, nodes ...string) {
 	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Create(w.ctx, slice, metav1.CreateOptions{})))
 }
 
+// move gives the Service other endpoints than it has.
+func (w *world) move(service string, endpoints ...discoveryv1.Endpoint) {
+	w.Helper()
+	slice, err := w.kube.DiscoveryV1().EndpointSlices("shop").Get(w.ctx, service, metav1.GetOptions{})
+	must(w, err)
+	slice.Endpoints = endpoints
+	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Update(w.ctx, slice, metav1.UpdateOptions{})))
+}
+
+// ready is an endpoint on the node that is ready, leaving one that terminates
+// and still serves.
+func ready(node string) discoveryv1.Endpoint { return discoveryv1.Endpoint{NodeName: &node} }
+
+func leaving(node string) discoveryv1.Endpoint {
+	yes, no := true, false
+	return discoveryv1.Endpoint{NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}}
+}
+
+func (w *world) editNode(name string, edit func(*corev1.Node)) {
+	w.Helper()
+	n, err := w.kube.CoreV1().Nodes().Get(w.ctx, name, metav1.GetOptions{})
+	must(w, err)
+	edit(n)
+	must(w, first(w.kube.CoreV1().Nodes().Update(w.ctx, n, metav1.UpdateOptions{})))
+}
+
+// candidates are the nodes that may own the address, in order.
+func (w *world) candidates(address string) string {
+	w.Helper()
+	v := w.vip(address)
+	if v.Spec.L2 == nil {
+		return "no L2"
+	}
+	return strings.Join(v.Spec.L2.Candidates, " ")
+}
+
+func (w *world) untilCandidates(address, want string) {
+	w.Helper()
+	w.until("candidates of "+address, want, func() string { return w.candidates(address) })
+}
+
+// since are the writes after the first n of them, without those of pools.
+func (w *world) since(n int) []string {
+	w.Helper()
+	return slices.DeleteFunc(w.rest()[n:], func(write string) bool { return strings.Contains(write, "addresspools/") })
+}
+
 // tell is a Service in a line: its addresses, and the reason of its condition.
 func tell(s *corev1.Service) string {
 	var words []string
