@@ -2,6 +2,7 @@ package baremetal
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 
 // scene is all that the placement of an address depends on.
 type scene struct {
-	address string
+	addr netip.Addr
 	// current is the order of candidates so far.
 	current []string
 	// pool that the address was given from, with its labels.
@@ -23,6 +24,8 @@ type scene struct {
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
 	alive func(node string) bool
+	// speaker is the Speaker of the node, nil if there is none.
+	speaker func(node string) *v1alpha1.Speaker
 	// load is how many addresses each node owns, without this one.
 	load map[string]int
 }
@@ -54,6 +57,7 @@ func place(s *scene) placement {
 	// owner should be the same when the endpoints are back.
 	if p.l2 != nil {
 		p.l2.Candidates, p.why = s.candidates(apply)
+		p.l2.Peers = s.peers(p.l2)
 	}
 	switch {
 	case !s.servable():
@@ -111,7 +115,7 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 		})
 		return kept, "No node can announce the address: " + list(no) + "."
 	}
-	return rank(s.address, s.current, contenders, s.load, Candidates), ""
+	return rank(s.addr.String(), s.current, contenders, s.load, Candidates), ""
 }
 
 // local says whether the node can serve every Service of policy Local. While

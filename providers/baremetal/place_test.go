@@ -123,8 +123,9 @@ func TestPlace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
-				address: "203.0.113.17", current: c.current, pool: "public", tenants: c.tenants,
-				alive: func(node string) bool { return !slices.Contains(c.asleep, node) },
+				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants,
+				alive:   func(node string) bool { return !slices.Contains(c.asleep, node) },
+				speaker: func(string) *v1alpha1.Speaker { return nil },
 			}
 			for _, name := range []string{"dbs", "edge", "fabric", "one", "tor", "two"} {
 				if spec, ok := c.adverts[name]; ok {
@@ -147,7 +148,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestPlaceWithoutNodes(t *testing.T) {
-	s := &scene{address: "203.0.113.17", tenants: []tenant{{serving: map[string]bool{"a": true}}}, current: []string{"a"}, alive: func(string) bool { return true }}
+	s := &scene{addr: seventeen, tenants: []tenant{{serving: map[string]bool{"a": true}}}, current: []string{"a"}, alive: func(string) bool { return true }}
 	if got, want := place(s).String(), "hold NoCandidates; l2 by [] on []; No node can announce the address: there is no node."; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -58,6 +58,7 @@ type Provider struct {
 	vips       cache.SharedIndexInformer
 	adverts    cache.SharedIndexInformer
 	peers      cache.SharedIndexInformer
+	speakers   cache.SharedIndexInformer
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
@@ -100,6 +101,7 @@ func New(options Options) (*Provider, error) {
 		vips:           client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
 		adverts:        client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
 		peers:          client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
+		speakers:       client.Informer(options.Herald.Speakers, &v1alpha1.Speaker{}),
 		places:         newQueue[netip.Addr]("placement"),
 		poolStatuses:   newQueue[string]("pool-status"),
 		advertStatuses: newQueue[string]("advertisement-status"),

@@ -212,7 +212,41 @@ func (w *world) editNode(name string, edit func(*corev1.Node)) {
 	n, err := w.kube.CoreV1().Nodes().Get(w.ctx, name, metav1.GetOptions{})
 	must(w, err)
 	edit(n)
-	must(w, first(w.kube.CoreV1().Nodes().Update(w.ctx, n, metav1.UpdateOptions{})))
+	written, err := w.kube.CoreV1().Nodes().Update(w.ctx, n, metav1.UpdateOptions{})
+	must(w, err)
+	written.Status = n.Status
+	must(w, first(w.kube.CoreV1().Nodes().UpdateStatus(w.ctx, written, metav1.UpdateOptions{})))
+}
+
+// speaker makes the Speaker of a node, or edits it.
+func (w *world) speaker(node string, edit func(*v1alpha1.SpeakerStatus)) {
+	w.Helper()
+	speaker, err := w.herald.Speakers.Get(w.ctx, node, metav1.GetOptions{})
+	if err != nil {
+		speaker, err = w.herald.Speakers.Create(w.ctx, &v1alpha1.Speaker{ObjectMeta: metav1.ObjectMeta{Name: node}}, metav1.CreateOptions{})
+		must(w, err)
+	}
+	edit(&speaker.Status)
+	must(w, first(w.herald.Speakers.UpdateStatus(w.ctx, speaker, metav1.UpdateOptions{})))
+}
+
+// on is a Speaker with one interface, its MAC address ending in mac.
+func on(name, mac string, prefixes ...string) func(*v1alpha1.SpeakerStatus) {
+	return func(s *v1alpha1.SpeakerStatus) {
+		s.Interfaces = []v1alpha1.SpeakerInterface{{Name: name, MAC: "02:00:00:00:00:" + mac, Up: true, Prefixes: prefixes}}
+	}
+}
+
+// peers are the candidates with how they are reached: "a=203.0.113.2@02:…:0a".
+func (w *world) peers(address string) string {
+	w.Helper()
+	var words []string
+	if l2 := w.vip(address).Spec.L2; l2 != nil {
+		for _, peer := range l2.Peers {
+			words = append(words, peer.Node+"="+peer.Address+"@"+peer.MAC)
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // candidates are the nodes that may own the address, in order.
@@ -230,10 +264,13 @@ func (w *world) untilCandidates(address, want string) {
 	w.until("candidates of "+address, want, func() string { return w.candidates(address) })
 }
 
-// since are the writes after the first n of them, without those of pools.
+// since are the writes after the first n of them of VirtualIPs and of the
+// status of Services.
 func (w *world) since(n int) []string {
 	w.Helper()
-	return slices.DeleteFunc(w.rest()[n:], func(write string) bool { return strings.Contains(write, "addresspools/") })
+	return slices.DeleteFunc(w.rest()[n:], func(write string) bool {
+		return !strings.Contains(write, " virtualips/") && !strings.HasPrefix(write, "patch services/")
+	})
 }
 
 // tell is a Service in a line: its addresses, and the reason of its condition.
