@@ -3,6 +3,8 @@ package baremetal
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,4 +84,46 @@ func TestCordonedNodeHandsOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A node that took over keeps the address; the one that failed is last. The
+// status of an address that is where it should be makes no write.
+func TestOwnerLeads(t *testing.T) {
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32")
+	_, stop := w.controller()
+	w.endpoints("web", "a", "b", "c")
+	w.create(lb("web"))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	order := w.vip("203.0.113.17").Spec.L2.Candidates
+	x, y, z := order[0], order[1], order[2]
+	update, status := "update virtualips/203.0.113.17", "update virtualips/203.0.113.17/status"
+	for _, c := range []struct {
+		name   string
+		owner  string
+		want   []string
+		writes []string
+	}{
+		{"the first one", x, []string{x, y, z}, []string{status}},
+		{"the second one", y, []string{y, z, x}, []string{status, update}},
+		{"the last one", x, []string{x, y, z}, []string{status, update}},
+		{"one that is no candidate", "stranger", []string{x, y, z}, []string{status}},
+	} {
+		before := len(w.rest())
+		w.says("203.0.113.17", ownedBy(c.owner))
+		w.untilCandidates("203.0.113.17", strings.Join(c.want, " "))
+		if writes := w.since(before); !slices.Equal(writes, c.writes) {
+			t.Errorf("%s: writes %q, want %q", c.name, writes, c.writes)
+		}
+	}
+	// Also when it took over while no controller ran.
+	stop()
+	w.says("203.0.113.17", ownedBy(z))
+	w.controller()
+	w.untilCandidates("203.0.113.17", strings.Join([]string{z, x, y}, " "))
+	// A node that may not have the address any more does not keep it.
+	w.editNode(z, cordoned)
+	w.untilCandidates("203.0.113.17", x+" "+y)
+	w.editNode(z, func(n *corev1.Node) { n.Spec.Unschedulable = false })
+	w.until("candidates", "3", func() string { return strconv.Itoa(len(w.vip("203.0.113.17").Spec.L2.Candidates)) })
 }

@@ -16,6 +16,8 @@ type scene struct {
 	addr netip.Addr
 	// current is the order of candidates so far.
 	current []string
+	// owner is the node that has the address by its status.
+	owner string
 	// pool that the address was given from, with its labels.
 	pool           string
 	poolLabels     map[string]string
@@ -115,7 +117,7 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 		})
 		return kept, "No node can announce the address: " + list(no) + "."
 	}
-	return rank(s.addr.String(), s.current, contenders, s.load, Candidates), ""
+	return lead(s.owner, s.current, rank(s.addr.String(), s.current, contenders, s.load, Candidates)), ""
 }
 
 // local says whether the node can serve every Service of policy Local. While

@@ -159,6 +159,37 @@ func TestRankKeepsTheOrder(t *testing.T) {
 	}
 }
 
+func TestLead(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		owner   string
+		current []string
+		ranked  []string
+		want    []string
+	}{
+		{"nobody has it yet", "", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"a", "b", "c"}},
+		{"the first has it", "a", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"a", "b", "c"}},
+		{"the second took over", "b", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"b", "c", "a"}},
+		{"the third took over", "c", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"c", "a", "b"}},
+		{"the first is gone as well", "b", []string{"a", "b", "c"}, []string{"b", "c"}, []string{"b", "c"}},
+		{"and another one came", "c", []string{"a", "b", "c"}, []string{"b", "c", "d"}, []string{"c", "d", "b"}},
+		{"its owner may not have it any more", "b", []string{"a", "b", "c"}, []string{"a", "c"}, []string{"a", "c"}},
+		{"its last owner comes back", "a", []string{"b", "c"}, []string{"b", "c", "a"}, []string{"b", "c", "a"}},
+		{"an owner that nobody knows", "x", []string{"a", "b"}, []string{"a", "b"}, []string{"a", "b"}},
+		{"nobody may have it", "a", []string{"a"}, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := lead(c.owner, c.current, c.ranked)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+			if again := lead(c.owner, got, got); !slices.Equal(again, got) && slices.Contains(c.current, c.owner) {
+				t.Errorf("then %v: it does not come to rest", again)
+			}
+		})
+	}
+}
+
 func TestRankPrefersWeightBeforeBalance(t *testing.T) {
 	nodes := []contender{{"a", 10}, {"b", 0}, {"c", 50}, {"d", 0}, {"e", 10}}
 	for i := range 200 {

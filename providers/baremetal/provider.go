@@ -450,6 +450,9 @@ func (p *Provider) write(ctx context.Context, w *claimWrite) error {
 func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
 	name := v1alpha1.VirtualIPName(w.addr)
 	vip, err := p.Herald.VirtualIPs.Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		p.learn(ctx, vip)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.end(w)
@@ -462,7 +465,6 @@ func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
 	if err != nil {
 		return fmt.Errorf("reading VirtualIP %s: %w", name, err)
 	}
-	p.ledger.answered(vip)
 	return errStale
 }
 

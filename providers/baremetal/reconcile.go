@@ -33,6 +33,7 @@ func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) (why stri
 func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 	s := &scene{
 		addr:           addr,
+		owner:          vip.Status.Owner,
 		pool:           vip.Spec.Pool,
 		advertisements: p.advertisements,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
@@ -124,11 +125,7 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	if err != nil {
 		return fmt.Errorf("reading VirtualIP %s: %w", vip.Name, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ledger.answered(latest) {
-		p.wakeClaims(vip, latest)
-	}
+	p.learn(ctx, latest)
 	return errStale
 }
 

@@ -189,14 +189,31 @@ func (p *Provider) vipChanged(ctx context.Context, before, after *v1alpha1.Virtu
 	p.mu.Lock()
 	known, fresh := p.ledger.see(after)
 	p.mu.Unlock()
+	if fresh {
+		p.news(ctx, known, after)
+	}
+}
+
+// learn takes in a version of a VirtualIP that we asked for.
+func (p *Provider) learn(ctx context.Context, vip *v1alpha1.VirtualIP) {
+	p.mu.Lock()
+	known, fresh := p.ledger.answered(vip)
+	p.mu.Unlock()
+	if fresh {
+		p.news(ctx, known, vip)
+	}
+}
+
+// news does what follows from a version of a VirtualIP that others wrote.
+func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 	addr, err := v1alpha1.ParseVirtualIPName(after.Name)
 	if err != nil {
 		return
 	}
-	if !fresh {
-		return
-	}
 	p.tellOwner(ctx, known, after)
+	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
+		p.places.Add(addr)
+	}
 	if known != nil && known.Generation == after.Generation {
 		return
 	}

@@ -218,6 +218,30 @@ func (w *world) editNode(name string, edit func(*corev1.Node)) {
 	must(w, first(w.kube.CoreV1().Nodes().UpdateStatus(w.ctx, written, metav1.UpdateOptions{})))
 }
 
+// says writes what a speaker says of an address into its status.
+func (w *world) says(address string, edit func(*v1alpha1.VirtualIPStatus)) {
+	w.Helper()
+	for range 100 {
+		v := w.vip(address)
+		edit(&v.Status)
+		if _, err := w.herald.VirtualIPs.UpdateStatus(w.ctx, v, metav1.UpdateOptions{}); err == nil {
+			return
+		}
+	}
+	w.Fatalf("the status of %s could not be written", address)
+}
+
+// ownedBy says that the node answers for the address.
+func ownedBy(node string) func(*v1alpha1.VirtualIPStatus) {
+	return func(s *v1alpha1.VirtualIPStatus) {
+		now := metav1.Now()
+		s.Owner, s.OwnerSince = node, &now
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Announced), Message: "Node " + node + " answers on eth0.",
+		})
+	}
+}
+
 // speaker makes the Speaker of a node, or edits it.
 func (w *world) speaker(node string, edit func(*v1alpha1.SpeakerStatus)) {
 	w.Helper()
