@@ -316,5 +316,8 @@ func (p *pool) why(r *Request, family int, no Reason) string {
 	case NamespaceQuota:
 		return fmt.Sprintf("%s gives a namespace %d (maxPerNamespace) and %s has them", p.Name, p.MaxPerNamespace, r.Key.Namespace)
 	}
+	if part.quarantined > 0 {
+		return fmt.Sprintf("%s has all its %d taken, %d of them by other hosts", p.Name, part.capacity(), part.quarantined)
+	}
 	return fmt.Sprintf("%s has all its %d taken", p.Name, part.capacity())
 }

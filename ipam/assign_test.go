@@ -35,6 +35,10 @@ func reserved(key Key, addr string) fact {
 	return func(a *Allocator) { a.Reserve(netip.MustParseAddr(addr), key) }
 }
 
+func quarantine(addr string) fact {
+	return func(a *Allocator) { a.Quarantine(netip.MustParseAddr(addr)) }
+}
+
 func TestAssign(t *testing.T) {
 	one := Pool{Name: "one", Ranges: rs("10.0.0.1"), AutoAssign: true}
 	two := Pool{Name: "two", Ranges: rs("10.0.2.1-10.0.2.2"), AutoAssign: true}
@@ -132,6 +136,25 @@ func TestAssign(t *testing.T) {
 		{"reserved for it, and it asks for another", []Pool{one, two}, []fact{reserved(web, "10.0.2.2")}, Request{Families: v4, Pool: "one"}, "10.0.0.1 of one; added 10.0.0.1"},
 		{"reserved for it in a pool of the other scope", []Pool{one, inside}, []fact{reserved(web, "10.0.6.1")}, Request{Families: v4}, "10.0.0.1 of one; added 10.0.0.1"},
 		{"reserved for another", []Pool{one, two}, []fact{reserved(api, "10.0.0.1"), reserved(Key{}, "10.0.2.1")}, Request{Families: v4}, "10.0.2.2 of two; added 10.0.2.2"},
+
+		// Quarantine.
+		{"in use by another host", []Pool{one, two}, []fact{quarantine("10.0.0.1")}, Request{Families: v4}, "10.0.2.1 of two; added 10.0.2.1"},
+		{"held, and in use by another host", []Pool{two}, []fact{holds(web, "10.0.2.2", Claim{}), quarantine("10.0.2.2")}, Request{Families: v4},
+			"10.0.2.1 of two; added 10.0.2.1; released 10.0.2.2"},
+		{"held and asked for, and in use by another host", []Pool{two}, []fact{holds(web, "10.0.2.2", Claim{}), quarantine("10.0.2.2")},
+			Request{Families: v4, Addresses: addrs("10.0.2.2")}, "10.0.2.2 of two"},
+		{"held and reserved for it, and in use by another host", []Pool{two}, []fact{holds(web, "10.0.2.2", Claim{}), reserved(web, "10.0.2.2"), quarantine("10.0.2.2")},
+			Request{Families: v4}, "10.0.2.2 of two"},
+		{"reserved for it, and in use by another host", []Pool{two}, []fact{reserved(web, "10.0.2.2"), quarantine("10.0.2.2")}, Request{Families: v4}, "10.0.2.2 of two; added 10.0.2.2"},
+		{"reserved for another, and in use by another host", []Pool{two}, []fact{reserved(api, "10.0.2.2"), quarantine("10.0.2.2")},
+			Request{Families: v4, Addresses: addrs("10.0.2.2")}, "AddressConflict: Another host uses address 10.0.2.2: its VirtualIP says which. Take the address from that host, or ask for another one."},
+		{"asked for, and in use by another host", []Pool{two}, []fact{quarantine("10.0.2.2")}, Request{Families: v4, Addresses: addrs("10.0.2.2")},
+			"AddressConflict: Another host uses address 10.0.2.2: its VirtualIP says which. Take the address from that host, or ask for another one."},
+		{"does not join where another host is", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), quarantine("10.0.0.1")},
+			Request{Families: v4, Share: "k", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
+		{"exhausted by other hosts", []Pool{one, two}, []fact{quarantine("10.0.0.1"), holds(api, "10.0.2.1", Claim{}), holds(web, "10.0.2.2", Claim{}), quarantine("10.0.2.2")}, Request{Families: v4},
+			"PoolExhausted: No pool gives shop/web an IPv4 address (one has all its 1 taken, 1 of them by other hosts; two has all its 2 taken, 1 of them by other hosts): " +
+				"add addresses, or release some."},
 
 		// Sharing.
 		{"joins", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
@@ -428,7 +451,7 @@ func dump(a *Allocator) string {
 	var lines []string
 	for addr, h := range a.holdings {
 		pool, _ := a.PoolOf(addr)
-		lines = append(lines, fmt.Sprintf("%s in %q reserved %t %s", addr, pool, h.reserved, h.reservedFor))
+		lines = append(lines, fmt.Sprintf("%s in %q reserved %t %s quarantined %t", addr, pool, h.reserved, h.reservedFor, h.quarantined))
 		for _, holder := range h.holders {
 			lines = append(lines, fmt.Sprintf("%s held by %s %+v", addr, holder.Key, holder.Claim))
 		}

@@ -32,6 +32,9 @@ func (a *Allocator) check(r *Request, addr netip.Addr) *Refusal {
 }
 
 func (a *Allocator) checkHeld(r *Request, addr netip.Addr, h *holding, claim *Claim) *Refusal {
+	if h.quarantined && !slices.Contains(r.Addresses, addr) && !h.keptFor(r.Key) {
+		return quarantined(addr)
+	}
 	in, _ := a.PoolOf(addr)
 	if r.Pool != "" && r.Pool != in && r.Pool != claim.Pool {
 		return refuse(NotInPool, "The Service asks for pool %s, and %s is not of it.", r.Pool, addr).at(addr, claim.Pool)
@@ -54,7 +57,10 @@ func (a *Allocator) turned(r *Request, claim *Claim, in string) bool {
 
 func (a *Allocator) checkNew(r *Request, addr netip.Addr) *Refusal {
 	place, h := a.find(addr), a.holdings[addr]
-	if h != nil && h.reserved && (h.reservedFor != r.Key || h.reservedFor == Key{}) {
+	if h != nil && h.quarantined && !h.keptFor(r.Key) {
+		return quarantined(addr)
+	}
+	if h != nil && h.reserved && !h.keptFor(r.Key) {
 		return reservedFor(h.reservedFor, addr)
 	}
 	if r.Pool != "" {
@@ -184,6 +190,10 @@ func reservedFor(key Key, addr netip.Addr) *Refusal {
 		return refuse(Reserved, "Address %s is reserved and not for any Service: delete its VirtualIP, or ask for another address.", addr).at(addr, "")
 	}
 	return refuse(Reserved, "Address %s is reserved for %s: delete its VirtualIP, or ask for another address.", addr, key).at(addr, "").by(key)
+}
+
+func quarantined(addr netip.Addr) *Refusal {
+	return refuse(AddressConflict, "Another host uses address %s: its VirtualIP says which. Take the address from that host, or ask for another one.", addr).at(addr, "")
 }
 
 func unknownPool(name string) *Refusal {

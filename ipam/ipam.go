@@ -23,6 +23,7 @@ type holding struct {
 	holders     []holder // sorted by key
 	reserved    bool
 	reservedFor Key       // zero is nobody
+	quarantined bool      // a host that is none of ours uses it
 	first       [1]holder // the room for holders of an address that is not shared
 }
 
@@ -94,12 +95,7 @@ func (a *Allocator) arrange() {
 // it for a fact. It replaces what the Service claimed of that address before. After a restart, hold everything before
 // the first Assign, with sharing keys: a Service is moved away from who does not seem to share with it.
 func (a *Allocator) Hold(addr netip.Addr, key Key, claim Claim) {
-	h := a.holdings[addr]
-	if h == nil {
-		h = &holding{}
-		h.holders = h.first[:0]
-		a.holdings[addr] = h
-	}
+	h := a.holding(addr)
 	a.forget(addr, h)
 	i, found := h.find(key)
 	if !found {
@@ -130,12 +126,7 @@ func (a *Allocator) Release(addr netip.Addr, key Key) {
 // other, whatever the pools say. The zero Key keeps it from everyone. It replaces an earlier reservation of the
 // address, and who holds the address goes on holding it.
 func (a *Allocator) Reserve(addr netip.Addr, key Key) {
-	h := a.holdings[addr]
-	if h == nil {
-		h = &holding{}
-		h.holders = h.first[:0]
-		a.holdings[addr] = h
-	}
+	h := a.holding(addr)
 	a.forget(addr, h)
 	if h.reserved {
 		remove(a.reserved, h.reservedFor, addr)
@@ -155,6 +146,34 @@ func (a *Allocator) Unreserve(addr netip.Addr) {
 	remove(a.reserved, h.reservedFor, addr)
 	h.reserved, h.reservedFor = false, Key{}
 	a.learn(addr, h)
+}
+
+// Quarantine records that a host that is none of ours uses the address: nobody gets it who has not got it, and of
+// those who hold it only who asked for this very address keeps it. A reservation counts as asking.
+func (a *Allocator) Quarantine(addr netip.Addr) { a.quarantine(addr, true) }
+
+// Unquarantine ends the quarantine of the address.
+func (a *Allocator) Unquarantine(addr netip.Addr) { a.quarantine(addr, false) }
+
+func (a *Allocator) quarantine(addr netip.Addr, quarantined bool) {
+	if h := a.holdings[addr]; (h != nil && h.quarantined) == quarantined {
+		return
+	}
+	h := a.holding(addr)
+	a.forget(addr, h)
+	h.quarantined = quarantined
+	a.learn(addr, h)
+}
+
+// holding is that of the address, made if there is none.
+func (a *Allocator) holding(addr netip.Addr) *holding {
+	h := a.holdings[addr]
+	if h == nil {
+		h = &holding{}
+		h.holders = h.first[:0]
+		a.holdings[addr] = h
+	}
+	return h
 }
 
 // Held is what the Service holds, sorted.
@@ -252,6 +271,9 @@ func (l *located) count(addr netip.Addr, h *holding, by int) {
 	family := index(addr)
 	part := &l.pool.parts[family]
 	part.spaces[l.use].mark(l.position(addr), by > 0)
+	if h.quarantined {
+		part.quarantined += uint64(by)
+	}
 	if len(h.holders) == 0 {
 		part.reserved += uint64(by)
 		return
@@ -265,7 +287,10 @@ func (l *located) count(addr netip.Addr, h *holding, by int) {
 	}
 }
 
-func (h *holding) taken() bool { return h.reserved || len(h.holders) > 0 }
+func (h *holding) taken() bool { return h.reserved || h.quarantined || len(h.holders) > 0 }
+
+// keptFor says whether the address is reserved for the Service.
+func (h *holding) keptFor(key Key) bool { return h.reserved && h.reservedFor == key && key != Key{} }
 
 func (h *holding) find(key Key) (int, bool) {
 	return slices.BinarySearchFunc(h.holders, key, func(h holder, key Key) int { return h.Key.compare(key) })

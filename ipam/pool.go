@@ -84,7 +84,8 @@ type Usage struct {
 }
 
 // FamilyUsage counts the addresses of one family, math.MaxInt64 when there are more. An address that several Services
-// share counts once. What is neither allocated nor free is reserved.
+// share counts once. What is neither allocated nor free is reserved or
+// quarantined.
 type FamilyUsage struct{ Capacity, Allocated, Free uint64 }
 
 // pool is a Pool with what is held in it.
@@ -116,6 +117,7 @@ const (
 type part struct {
 	spaces              [2]space // by use: automatic, band
 	allocated, reserved uint64
+	quarantined         uint64 // of these, in use by hosts that are none of ours
 }
 
 type tenant struct {

@@ -85,6 +85,8 @@ func TestUsage(t *testing.T) {
 			Usage{V4: FamilyUsage{256, 1, 255}}},
 		{"reserved is not free", Pool{Ranges: rs("10.0.0.0/24")}, []fact{reserved(web, "10.0.0.1"), reserved(Key{}, "10.0.0.2"), holds(api, "10.0.0.2", Claim{})},
 			Usage{V4: FamilyUsage{256, 1, 254}}},
+		{"in use by another host is not free", Pool{Ranges: rs("10.0.0.0/24")}, []fact{quarantine("10.0.0.1"), holds(api, "10.0.0.2", Claim{}), quarantine("10.0.0.2")},
+			Usage{V4: FamilyUsage{256, 1, 254}}},
 		{"held twice is once", Pool{Ranges: rs("10.0.0.0/24")}, []fact{holds(web, "10.0.0.1", Claim{}), holds(web, "10.0.0.1", Claim{Share: "k"})},
 			Usage{V4: FamilyUsage{256, 1, 255}}},
 		{"outside", Pool{Ranges: rs("10.0.0.0/24"), Exclude: rs("10.0.0.9"), AvoidBuggyIPs: true}, []fact{

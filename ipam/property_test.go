@@ -19,10 +19,11 @@ type world struct {
 	pools    []Pool
 	held     map[netip.Addr]map[Key]Claim
 	reserved map[netip.Addr]Key
+	foreign  map[netip.Addr]bool // in quarantine
 }
 
 func newWorld(rnd *rand.Rand) *world {
-	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}}
+	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}, foreign: map[netip.Addr]bool{}}
 }
 
 // Whatever happens in whatever order, the counts are right, no address has two owners who do not share it, edits of
@@ -40,8 +41,16 @@ func TestAnyOrder(t *testing.T) {
 				w.setPools(t)
 			case n < 65:
 				w.assign(t)
-			case n < 90:
+			case n < 86:
 				w.release()
+			case n < 88:
+				addr := w.addr()
+				w.a.Quarantine(addr)
+				w.foreign[addr] = true
+			case n < 90:
+				addr := w.addr()
+				w.a.Unquarantine(addr)
+				delete(w.foreign, addr)
 			case n < 95:
 				w.reserve()
 			default:
@@ -158,6 +167,9 @@ func (w *world) given(t *testing.T, r *Request, addr netip.Addr, before bool) {
 		}
 	}
 	key, kept := w.reserved[addr]
+	if w.foreign[addr] && !(kept && key == r.Key) && !(before && slices.Contains(r.Addresses, addr)) {
+		t.Errorf("%s goes to %s, and another host uses it", addr, r.Key)
+	}
 	if before || kept && key == r.Key {
 		return
 	}
@@ -185,7 +197,7 @@ func (w *world) exhausted(t *testing.T, err error) {
 	i := slices.IndexFunc(w.pools, func(p Pool) bool { return p.Name == no.Pool })
 	for addr := range w.addresses(&w.pools[i], no.Family) {
 		_, kept := w.reserved[addr]
-		if len(w.held[addr]) == 0 && !kept {
+		if len(w.held[addr]) == 0 && !kept && !w.foreign[addr] {
 			t.Errorf("%v, and %s is free", err, addr)
 		}
 	}
@@ -263,7 +275,7 @@ func (w *world) usage(p *Pool) Usage {
 			switch {
 			case len(w.held[addr]) > 0:
 				u.Allocated++
-			case !kept:
+			case !kept && !w.foreign[addr]:
 				u.Free++
 			}
 			u.Capacity++
@@ -316,6 +328,9 @@ func (w *world) replay(t *testing.T) {
 	for addr, key := range w.reserved {
 		facts = append(facts, func() { b.Reserve(addr, key) })
 	}
+	for addr := range w.foreign {
+		facts = append(facts, func() { b.Quarantine(addr) })
+	}
 	for range 5 {
 		addr, key := w.addr(), Key{"z", "gone"}
 		facts = append(facts, func() { b.Hold(addr, key, Claim{Pool: "p1", Share: "k"}); b.Release(addr, key) })
@@ -359,6 +374,9 @@ func (w *world) releaseAll(t *testing.T) {
 	}
 	for addr := range w.reserved {
 		w.a.Unreserve(addr)
+	}
+	for addr := range w.foreign {
+		w.a.Unquarantine(addr)
 	}
 	fresh := New()
 	fresh.SetPools(w.pools)

@@ -32,6 +32,8 @@ const (
 	PortConflict   Reason = "PortConflict"   // shared, but both serve the same port
 	PolicyConflict Reason = "PolicyConflict" // shared, but Local traffic would go to nodes without the other's pods
 
+	AddressConflict Reason = "AddressConflict" // a host that is none of ours uses it
+
 	// A held address is not right any more.
 	NotRequested Reason = "NotRequested" // the Service asks for another one
 	OtherScope   Reason = "OtherScope"   // the Service was turned internal or external

@@ -58,14 +58,13 @@ func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh
 
 // answered takes in the VirtualIP that the API server answered us with. The
 // answer may come late: one that the informer has passed, and that we know
-// nothing of, has been deleted since.
-func (l *ledger) answered(vip *v1alpha1.VirtualIP) (fresh bool) {
+// nothing of, has been deleted since. It returns the version known before.
+func (l *ledger) answered(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {
 	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 	if err != nil || l.vips[addr] == nil && !newer(vip.ResourceVersion, l.told) {
-		return false
+		return nil, false
 	}
-	_, fresh = l.take(vip)
-	return fresh
+	return l.take(vip)
 }
 
 func (l *ledger) take(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh bool) {

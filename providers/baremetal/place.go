@@ -2,6 +2,7 @@ package baremetal
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,9 +13,11 @@ import (
 
 // scene is all that the placement of an address depends on.
 type scene struct {
-	address string
+	addr netip.Addr
 	// current is the order of candidates so far.
 	current []string
+	// owner is the node that has the address by its status.
+	owner string
 	// pool that the address was given from, with its labels.
 	pool           string
 	poolLabels     map[string]string
@@ -23,6 +26,8 @@ type scene struct {
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
 	alive func(node string) bool
+	// speaker is the Speaker of the node, nil if there is none.
+	speaker func(node string) *v1alpha1.Speaker
 	// load is how many addresses each node owns, without this one.
 	load map[string]int
 }
@@ -54,6 +59,7 @@ func place(s *scene) placement {
 	// owner should be the same when the endpoints are back.
 	if p.l2 != nil {
 		p.l2.Candidates, p.why = s.candidates(apply)
+		p.l2.Peers = s.peers(p.l2)
 	}
 	switch {
 	case !s.servable():
@@ -74,7 +80,7 @@ func (s *scene) servable() bool {
 // candidates are the nodes that may own the address, best first, and if there
 // are none why not.
 func (s *scene) candidates(apply []advertisement) (names []string, why string) {
-	var contenders, asleep []contender
+	var contenders, cordoned, asleep []contender
 	no := map[v1alpha1.Reason][]string{}
 	for _, node := range s.nodes {
 		weight, selected := weigh(apply, node)
@@ -89,11 +95,19 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 			asleep = append(asleep, contender{node.Name, weight})
 			reason = v1alpha1.NoSpeaker
 		}
+		if reason == "" && node.Spec.Unschedulable {
+			cordoned = append(cordoned, contender{node.Name, weight})
+			reason = v1alpha1.NodeCordoned
+		}
 		if reason != "" {
 			no[reason] = append(no[reason], node.Name)
 			continue
 		}
 		contenders = append(contenders, contender{node.Name, weight})
+	}
+	if len(contenders) == 0 {
+		// Cordoned nodes serve as long as there is no other.
+		contenders = cordoned
 	}
 	if len(contenders) == 0 {
 		// Not one speaker seems to live: more likely they cannot be seen from
@@ -103,7 +117,7 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 		})
 		return kept, "No node can announce the address: " + list(no) + "."
 	}
-	return rank(s.address, s.current, contenders, s.load, Candidates), ""
+	return lead(s.owner, s.current, rank(s.addr.String(), s.current, contenders, s.load, Candidates)), ""
 }
 
 // local says whether the node can serve every Service of policy Local. While

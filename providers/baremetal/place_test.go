@@ -91,6 +91,20 @@ func TestPlace(t *testing.T) {
 		{name: "an excluded node loses the address", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"},
 			nodes: map[string]func(*corev1.Node){"b": labelled(corev1.LabelNodeExcludeBalancers, "")}, want: "l2 by [a c] on []"},
 
+		{name: "a cordoned node hands over", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"},
+			nodes: map[string]func(*corev1.Node){"b": cordoned}, want: "l2 by [a c] on []"},
+		{name: "uncordoned it is last", tenants: []tenant{cluster("x")}, current: []string{"a", "c"}, want: "l2 by [a c b] on []"},
+		{name: "all cordoned: candidates as usual", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"},
+			nodes: map[string]func(*corev1.Node){"a": cordoned, "b": cordoned, "c": cordoned}, want: "l2 by [b a c] on []"},
+		{name: "cordoned, and the others are no candidates", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"}, asleep: []string{"a"},
+			nodes: map[string]func(*corev1.Node){"b": cordoned, "c": condition(corev1.NodeReady, "False")}, want: "l2 by [b] on []"},
+		{name: "Local: the endpoint on a cordoned node, beside another", tenants: []tenant{local("b", "c")}, current: []string{"b", "c"},
+			nodes: map[string]func(*corev1.Node){"b": cordoned}, want: "l2 by [c] on []"},
+		{name: "Local: the only endpoint is on a cordoned node", tenants: []tenant{local("b")}, current: []string{"b"},
+			nodes: map[string]func(*corev1.Node){"b": cordoned}, want: "l2 by [b] on []"},
+		{name: "Local: all endpoints are on cordoned nodes", tenants: []tenant{local("b", "c")}, current: []string{"b", "c"},
+			nodes: map[string]func(*corev1.Node){"b": cordoned, "c": cordoned}, want: "l2 by [b c] on []"},
+
 		{name: "only from the nodes that are selected", adverts: map[string]spec{"edge": {NodeSelector: label("rack", "r1"), L2: l2()}}, tenants: []tenant{cluster("x")},
 			current: []string{"b", "a"}, nodes: map[string]func(*corev1.Node){"a": labelled("rack", "r1")}, want: "l2 by [a] on []"},
 		{name: "no node is selected", adverts: map[string]spec{"edge": {NodeSelector: label("rack", "r1"), L2: l2()}}, tenants: []tenant{cluster("x")},
@@ -109,8 +123,9 @@ func TestPlace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
-				address: "203.0.113.17", current: c.current, pool: "public", tenants: c.tenants,
-				alive: func(node string) bool { return !slices.Contains(c.asleep, node) },
+				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants,
+				alive:   func(node string) bool { return !slices.Contains(c.asleep, node) },
+				speaker: func(string) *v1alpha1.Speaker { return nil },
 			}
 			for _, name := range []string{"dbs", "edge", "fabric", "one", "tor", "two"} {
 				if spec, ok := c.adverts[name]; ok {
@@ -133,7 +148,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestPlaceWithoutNodes(t *testing.T) {
-	s := &scene{address: "203.0.113.17", tenants: []tenant{{serving: map[string]bool{"a": true}}}, current: []string{"a"}, alive: func(string) bool { return true }}
+	s := &scene{addr: seventeen, tenants: []tenant{{serving: map[string]bool{"a": true}}}, current: []string{"a"}, alive: func(string) bool { return true }}
 	if got, want := place(s).String(), "hold NoCandidates; l2 by [] on []; No node can announce the address: there is no node."; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -131,6 +131,17 @@ func rank(address string, current []string, contenders []contender, load map[str
 	return ranked
 }
 
+// lead puts the node first that has the address, if it was a candidate so far
+// and still is one: it took over, and keeps the address. Those before it, which
+// did not serve, go to the end.
+func lead(owner string, current, ranked []string) []string {
+	i := slices.Index(ranked, owner)
+	if i <= 0 || !slices.Contains(current, owner) {
+		return ranked
+	}
+	return slices.Concat(ranked[i:], ranked[:i])
+}
+
 type scored struct {
 	contender
 	full  bool

@@ -37,6 +37,8 @@ func condition(kind corev1.NodeConditionType, status corev1.ConditionStatus) fun
 	}
 }
 
+func cordoned(n *corev1.Node) { n.Spec.Unschedulable = true }
+
 func TestUnfit(t *testing.T) {
 	now := metav1.Now()
 	for _, c := range []struct {
@@ -54,7 +56,7 @@ func TestUnfit(t *testing.T) {
 		{"excluded: true", node("n", labelled(corev1.LabelNodeExcludeBalancers, "true")), v1alpha1.NodeExcluded},
 		{"excluded: false", node("n", labelled(corev1.LabelNodeExcludeBalancers, "false")), ""},
 		{"control plane", node("n", labelled("node-role.kubernetes.io/control-plane", ""), tainted("node-role.kubernetes.io/control-plane")), ""},
-		{"cordoned serves on", node("n", func(n *corev1.Node) { n.Spec.Unschedulable = true }, tainted("node.kubernetes.io/unschedulable")), ""},
+		{"cordoned can serve", node("n", cordoned, tainted("node.kubernetes.io/unschedulable")), ""},
 		{"the autoscaler deletes it", node("n", tainted("ToBeDeletedByClusterAutoscaler")), v1alpha1.NodeBeingDeleted},
 		{"Karpenter disrupts it", node("n", tainted("other"), tainted("karpenter.sh/disrupted")), v1alpha1.NodeBeingDeleted},
 		{"being deleted", node("n", func(n *corev1.Node) { n.DeletionTimestamp = &now }), v1alpha1.NodeBeingDeleted},
@@ -152,6 +154,37 @@ func TestRankKeepsTheOrder(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, rank("10.0.0.1", c.current, c.nodes, load, 3)); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLead(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		owner   string
+		current []string
+		ranked  []string
+		want    []string
+	}{
+		{"nobody has it yet", "", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"a", "b", "c"}},
+		{"the first has it", "a", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"a", "b", "c"}},
+		{"the second took over", "b", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"b", "c", "a"}},
+		{"the third took over", "c", []string{"a", "b", "c"}, []string{"a", "b", "c"}, []string{"c", "a", "b"}},
+		{"the first is gone as well", "b", []string{"a", "b", "c"}, []string{"b", "c"}, []string{"b", "c"}},
+		{"and another one came", "c", []string{"a", "b", "c"}, []string{"b", "c", "d"}, []string{"c", "d", "b"}},
+		{"its owner may not have it any more", "b", []string{"a", "b", "c"}, []string{"a", "c"}, []string{"a", "c"}},
+		{"its last owner comes back", "a", []string{"b", "c"}, []string{"b", "c", "a"}, []string{"b", "c", "a"}},
+		{"an owner that nobody knows", "x", []string{"a", "b"}, []string{"a", "b"}, []string{"a", "b"}},
+		{"nobody may have it", "a", []string{"a"}, nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := lead(c.owner, c.current, c.ranked)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+			if again := lead(c.owner, got, got); !slices.Equal(again, got) && slices.Contains(c.current, c.owner) {
+				t.Errorf("then %v: it does not come to rest", again)
 			}
 		})
 	}

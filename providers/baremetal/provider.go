@@ -58,6 +58,7 @@ type Provider struct {
 	vips       cache.SharedIndexInformer
 	adverts    cache.SharedIndexInformer
 	peers      cache.SharedIndexInformer
+	speakers   cache.SharedIndexInformer
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
@@ -100,6 +101,7 @@ func New(options Options) (*Provider, error) {
 		vips:           client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
 		adverts:        client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
 		peers:          client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
+		speakers:       client.Informer(options.Herald.Speakers, &v1alpha1.Speaker{}),
 		places:         newQueue[netip.Addr]("placement"),
 		poolStatuses:   newQueue[string]("pool-status"),
 		advertStatuses: newQueue[string]("advertisement-status"),
@@ -448,6 +450,9 @@ func (p *Provider) write(ctx context.Context, w *claimWrite) error {
 func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
 	name := v1alpha1.VirtualIPName(w.addr)
 	vip, err := p.Herald.VirtualIPs.Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
+		p.learn(ctx, vip)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.end(w)
@@ -460,7 +465,6 @@ func (p *Provider) refresh(ctx context.Context, w *claimWrite) error {
 	if err != nil {
 		return fmt.Errorf("reading VirtualIP %s: %w", name, err)
 	}
-	p.ledger.answered(vip)
 	return errStale
 }
 

@@ -32,11 +32,13 @@ func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) (why stri
 // sceneOf gathers what the placement of an address depends on.
 func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 	s := &scene{
-		address:        addr.String(),
+		addr:           addr,
+		owner:          vip.Status.Owner,
 		pool:           vip.Spec.Pool,
 		advertisements: p.advertisements,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
 		alive:          p.live.alive,
+		speaker:        p.speakerOf,
 		load:           p.ledger.load,
 	}
 	if vip.Spec.L2 != nil {
@@ -58,6 +60,15 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		s.tenants = append(s.tenants, t)
 	}
 	return s
+}
+
+// speakerOf is the Speaker of the node, nil if there is none.
+func (p *Provider) speakerOf(node string) *v1alpha1.Speaker {
+	object, exists, err := p.speakers.GetStore().GetByKey(node)
+	if err != nil || !exists {
+		return nil
+	}
+	return object.(*v1alpha1.Speaker)
 }
 
 func (p *Provider) slicesOf(namespace, name string) []*discoveryv1.EndpointSlice {
@@ -114,11 +125,7 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	if err != nil {
 		return fmt.Errorf("reading VirtualIP %s: %w", vip.Name, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ledger.answered(latest) {
-		p.wakeClaims(vip, latest)
-	}
+	p.learn(ctx, latest)
 	return errStale
 }
 

@@ -12,6 +12,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	coordinationinformers "k8s.io/client-go/informers/coordination/v1"
@@ -47,7 +48,7 @@ func leaseInformer(client kubernetes.Interface, namespace string) cache.SharedIn
 // Start implements the service controller's Starter.
 func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
 	p.wake = wake
-	own := []cache.SharedIndexInformer{p.leases, p.pools, p.vips, p.adverts, p.peers}
+	own := []cache.SharedIndexInformer{p.leases, p.pools, p.vips, p.adverts, p.peers, p.speakers}
 	for _, informer := range own {
 		go informer.RunWithContext(ctx)
 	}
@@ -152,6 +153,7 @@ func (p *Provider) watch(ctx context.Context) error {
 				p.advertisementChanged(nil, nil)
 			}
 		}},
+		{p.speakers, func(before, after any) { p.speakerChanged(as[v1alpha1.Speaker](before), as[v1alpha1.Speaker](after)) }},
 		{p.namespaces, func(before, after any) { p.namespaceChanged(as[corev1.Namespace](before), as[corev1.Namespace](after)) }},
 	} {
 		_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -187,14 +189,31 @@ func (p *Provider) vipChanged(ctx context.Context, before, after *v1alpha1.Virtu
 	p.mu.Lock()
 	known, fresh := p.ledger.see(after)
 	p.mu.Unlock()
+	if fresh {
+		p.news(ctx, known, after)
+	}
+}
+
+// learn takes in a version of a VirtualIP that we asked for.
+func (p *Provider) learn(ctx context.Context, vip *v1alpha1.VirtualIP) {
+	p.mu.Lock()
+	known, fresh := p.ledger.answered(vip)
+	p.mu.Unlock()
+	if fresh {
+		p.news(ctx, known, vip)
+	}
+}
+
+// news does what follows from a version of a VirtualIP that others wrote.
+func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 	addr, err := v1alpha1.ParseVirtualIPName(after.Name)
 	if err != nil {
 		return
 	}
-	if !fresh {
-		return
-	}
 	p.tellOwner(ctx, known, after)
+	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
+		p.places.Add(addr)
+	}
 	if known != nil && known.Generation == after.Generation {
 		return
 	}
@@ -265,10 +284,45 @@ func (p *Provider) endpointsChanged(before, after *discoveryv1.EndpointSlice) {
 }
 
 func (p *Provider) nodeChanged(before, after *corev1.Node) {
-	if before != nil && after != nil && unfit(before) == unfit(after) && maps.Equal(before.Labels, after.Labels) {
+	if before == nil || after == nil || unfit(before) != unfit(after) || before.Spec.Unschedulable != after.Spec.Unschedulable ||
+		!maps.Equal(before.Labels, after.Labels) {
+		p.placeAll()
 		return
 	}
-	p.placeAll()
+	if !slices.Equal(internalIPs(before), internalIPs(after)) {
+		p.placeCandidate(after.Name)
+	}
+}
+
+// speakerChanged looks at how the node is reached; the rest of what a speaker
+// says of itself, often, makes no work.
+func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
+	var was, is []v1alpha1.SpeakerInterface
+	name := ""
+	if before != nil {
+		name, was = before.Name, before.Status.Interfaces
+	}
+	if after != nil {
+		name, is = after.Name, after.Status.Interfaces
+	}
+	if !equality.Semantic.DeepEqual(was, is) {
+		p.placeCandidate(name)
+	}
+}
+
+// placeCandidate has the addresses looked at that the node is a candidate of.
+func (p *Provider) placeCandidate(node string) {
+	p.mu.Lock()
+	var addresses []netip.Addr
+	for addr, vip := range p.ledger.vips {
+		if vip.Spec.L2 != nil && slices.Contains(vip.Spec.L2.Candidates, node) {
+			addresses = append(addresses, addr)
+		}
+	}
+	p.mu.Unlock()
+	for _, addr := range addresses {
+		p.places.Add(addr)
+	}
 }
 
 func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {

@@ -189,6 +189,114 @@ func (w *world) endpoints(service string, nodes ...string) {
 	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Create(w.ctx, slice, metav1.CreateOptions{})))
 }
 
+// move gives the Service other endpoints than it has.
+func (w *world) move(service string, endpoints ...discoveryv1.Endpoint) {
+	w.Helper()
+	slice, err := w.kube.DiscoveryV1().EndpointSlices("shop").Get(w.ctx, service, metav1.GetOptions{})
+	must(w, err)
+	slice.Endpoints = endpoints
+	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Update(w.ctx, slice, metav1.UpdateOptions{})))
+}
+
+// ready is an endpoint on the node that is ready, leaving one that terminates
+// and still serves.
+func ready(node string) discoveryv1.Endpoint { return discoveryv1.Endpoint{NodeName: &node} }
+
+func leaving(node string) discoveryv1.Endpoint {
+	yes, no := true, false
+	return discoveryv1.Endpoint{NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}}
+}
+
+func (w *world) editNode(name string, edit func(*corev1.Node)) {
+	w.Helper()
+	n, err := w.kube.CoreV1().Nodes().Get(w.ctx, name, metav1.GetOptions{})
+	must(w, err)
+	edit(n)
+	written, err := w.kube.CoreV1().Nodes().Update(w.ctx, n, metav1.UpdateOptions{})
+	must(w, err)
+	written.Status = n.Status
+	must(w, first(w.kube.CoreV1().Nodes().UpdateStatus(w.ctx, written, metav1.UpdateOptions{})))
+}
+
+// says writes what a speaker says of an address into its status.
+func (w *world) says(address string, edit func(*v1alpha1.VirtualIPStatus)) {
+	w.Helper()
+	for range 100 {
+		v := w.vip(address)
+		edit(&v.Status)
+		if _, err := w.herald.VirtualIPs.UpdateStatus(w.ctx, v, metav1.UpdateOptions{}); err == nil {
+			return
+		}
+	}
+	w.Fatalf("the status of %s could not be written", address)
+}
+
+// ownedBy says that the node answers for the address.
+func ownedBy(node string) func(*v1alpha1.VirtualIPStatus) {
+	return func(s *v1alpha1.VirtualIPStatus) {
+		now := metav1.Now()
+		s.Owner, s.OwnerSince = node, &now
+		meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Announced), Message: "Node " + node + " answers on eth0.",
+		})
+	}
+}
+
+// speaker makes the Speaker of a node, or edits it.
+func (w *world) speaker(node string, edit func(*v1alpha1.SpeakerStatus)) {
+	w.Helper()
+	speaker, err := w.herald.Speakers.Get(w.ctx, node, metav1.GetOptions{})
+	if err != nil {
+		speaker, err = w.herald.Speakers.Create(w.ctx, &v1alpha1.Speaker{ObjectMeta: metav1.ObjectMeta{Name: node}}, metav1.CreateOptions{})
+		must(w, err)
+	}
+	edit(&speaker.Status)
+	must(w, first(w.herald.Speakers.UpdateStatus(w.ctx, speaker, metav1.UpdateOptions{})))
+}
+
+// on is a Speaker with one interface, its MAC address ending in mac.
+func on(name, mac string, prefixes ...string) func(*v1alpha1.SpeakerStatus) {
+	return func(s *v1alpha1.SpeakerStatus) {
+		s.Interfaces = []v1alpha1.SpeakerInterface{{Name: name, MAC: "02:00:00:00:00:" + mac, Up: true, Prefixes: prefixes}}
+	}
+}
+
+// peers are the candidates with how they are reached: "a=203.0.113.2@02:…:0a".
+func (w *world) peers(address string) string {
+	w.Helper()
+	var words []string
+	if l2 := w.vip(address).Spec.L2; l2 != nil {
+		for _, peer := range l2.Peers {
+			words = append(words, peer.Node+"="+peer.Address+"@"+peer.MAC)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// candidates are the nodes that may own the address, in order.
+func (w *world) candidates(address string) string {
+	w.Helper()
+	v := w.vip(address)
+	if v.Spec.L2 == nil {
+		return "no L2"
+	}
+	return strings.Join(v.Spec.L2.Candidates, " ")
+}
+
+func (w *world) untilCandidates(address, want string) {
+	w.Helper()
+	w.until("candidates of "+address, want, func() string { return w.candidates(address) })
+}
+
+// since are the writes after the first n of them of VirtualIPs and of the
+// status of Services.
+func (w *world) since(n int) []string {
+	w.Helper()
+	return slices.DeleteFunc(w.rest()[n:], func(write string) bool {
+		return !strings.Contains(write, " virtualips/") && !strings.HasPrefix(write, "patch services/")
+	})
+}
+
 // tell is a Service in a line: its addresses, and the reason of its condition.
 func tell(s *corev1.Service) string {
 	var words []string
