@@ -71,6 +71,23 @@ func (t Trace) Recovered() time.Duration {
 	return first.Sub(t.From)
 }
 
+// Late is the longest time that the client itself went without asking after
+// From. Where it is much above 10 ms the machine was too busy to measure.
+func (t Trace) Late() time.Duration {
+	var sent []time.Time
+	for _, r := range t.Requests {
+		if r.Sent.After(t.From) {
+			sent = append(sent, r.Sent)
+		}
+	}
+	slices.SortFunc(sent, time.Time.Compare)
+	late := time.Duration(0)
+	for i, s := range sent[:max(0, len(sent)-1)] {
+		late = max(late, sent[i+1].Sub(s))
+	}
+	return late
+}
+
 // Move is the moment at which an address had another owner: the first probe that
 // its owner so far did not answer and another host did. While both answer it
 // has not moved, and when nobody does neither.
@@ -170,6 +187,9 @@ func (t Trace) String() string {
 	}
 	text += fmt.Sprintf(", served again after %d ms, silent %d ms, two owners %d ms",
 		t.Recovered().Milliseconds(), t.Silent().Milliseconds(), t.Dual().Milliseconds())
+	if late := t.Late(); late > 5*interval {
+		text += fmt.Sprintf(", the client itself stood still for %d ms", late.Milliseconds())
+	}
 	for _, m := range t.Moves() {
 		text += fmt.Sprintf(", %s → %s after %d ms", t.Name(m.From), t.Name(m.To), m.At.Sub(t.From).Milliseconds())
 	}

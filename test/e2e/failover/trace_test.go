@@ -101,14 +101,14 @@ func TestQuestionAndAnswerBelongTogether(t *testing.T) {
 func TestSummaryIsALine(t *testing.T) {
 	trace := Trace{
 		From: at(100), Until: at(400), Names: map[MAC]string{a: "node1"},
-		Requests: []Request{ok(90, 1), lost(100, 200), ok(310, 1)},
+		Requests: []Request{ok(90, 1), lost(101, 200), ok(311, 1)},
 		Probes:   []Probe{probe(90, a), probe(110, a, b), probe(120, b), probe(130, b)},
 	}
 	s := Summary{Case: Case{Name: "x", Moves: 1, Dual: true}, Traces: []Trace{trace, trace}, Errors: 1}
-	if got, want := s.String(), "case=x rounds=2 p50_ms=220 p99_ms=220 max_ms=220 failed=2 moves=2 move_ms=10 dual_ms=10 errors=1"; got != want {
+	if got, want := s.String(), "case=x rounds=2 p50_ms=221 p99_ms=221 max_ms=221 failed=2 moves=2 move_ms=10 dual_ms=10 errors=1"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got, want := trace.String(), "gap 220 ms, 1 failed (lost), served again after 210 ms, silent 0 ms, two owners 10 ms, node1 → 02:00:00:00:00:02 after 20 ms"; got != want {
+	if got, want := trace.String(), "gap 221 ms, 1 failed (lost), served again after 211 ms, silent 0 ms, two owners 10 ms, the client itself stood still for 210 ms, node1 → 02:00:00:00:00:02 after 20 ms"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, want := (Summary{Case: Case{Name: "y"}}).String(), "case=y rounds=0 p50_ms=0 p99_ms=0 max_ms=0 failed=0 moves=0"; got != want {
