@@ -161,6 +161,8 @@ func TestCluster(t *testing.T) {
 		startService(t, other)
 		routeVIPs(t, other, "client", "node1")
 		eventually(t, other, "client", url4, "client=198.51.100.10")
+		must(t, other.KillProxy(t.Context(), "node1"))
+		must(t, unanswered(t.Context(), other, url4))
 		_, err := other.AddPod(t.Context(), Pod{Name: "only-here", Node: "node1"})
 		must(t, err)
 		if _, err := s.Kubectl(t.Context(), "get", "pod", "only-here"); err == nil {
@@ -217,6 +219,29 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%s %v", out, err)
 		}
 		must(t, s.Rejoin(t.Context(), "node1"))
+		eventually(t, s, "client", url4, "pod=web-1")
+	})
+	t.Run("blocked UDP ports are silent and nothing else is", func(t *testing.T) {
+		must(t, s.BlockUDP(t.Context(), "node1", 79, 80))
+		must(t, s.BlockUDP(t.Context(), "node1", 80, 81)) // replaces the first
+		for _, vip := range []string{vip4, vip6} {
+			if err := echoes(t.Context(), s, vip); err == nil {
+				t.Errorf("%s answers over UDP", vip)
+			}
+		}
+		eventually(t, s, "client", url4, "pod=web-1")
+		for range 2 {
+			must(t, s.UnblockUDP(t.Context(), "node1"))
+		}
+		for _, vip := range []string{vip4, vip6} {
+			must(t, within(t, 10*time.Second, func(ctx context.Context) error { return echoes(ctx, s, vip) }))
+		}
+	})
+	t.Run("a killed proxy leaves no rules", func(t *testing.T) {
+		must(t, s.KillProxy(t.Context(), "node1"))
+		must(t, unanswered(t.Context(), s, url4))
+		must(t, unanswered(t.Context(), s, url6))
+		must(t, s.StartProxy(t.Context(), "node1"))
 		eventually(t, s, "client", url4, "pod=web-1")
 	})
 	t.Run("neighbours are seen", func(t *testing.T) {

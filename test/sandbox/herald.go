@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,10 @@ const heraldUser = 65532
 
 // speakerCapabilities are what the DaemonSet grants the speaker.
 var speakerCapabilities = []Capability{CapNetRaw}
+
+// speakerKeepsState gives each speaker a folder by --state-dir, where it finds
+// what it last knew when it starts without the API server.
+const speakerKeepsState = false
 
 // StartHerald installs Herald from deploy/ and runs its programs with the
 // ServiceAccounts that it ships: the controller manager in the control plane's
@@ -124,15 +130,34 @@ func (s *Sandbox) StartSpeaker(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
+	args := []string{s.heraldProgram("herald-speaker"), "--kubeconfig=" + kubeconfig}
+	if speakerKeepsState {
+		dir, err := s.speakerStateDir(node)
+		if err != nil {
+			return err
+		}
+		args = append(args, "--state-dir="+dir)
+	}
+	args = append(args, "--node-name="+node, fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", speakerPort))
+	config := s.state.Config
 	return s.startListening(ctx, speakerPort, Process{
-		Name: speaker + "-" + node, Host: node, UID: heraldUser, GID: heraldUser, Capabilities: speakerCapabilities,
-		Args: append([]string{
-			s.heraldProgram("herald-speaker"),
-			"--kubeconfig=" + kubeconfig,
-			"--node-name=" + node,
-			fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", speakerPort),
-		}, s.state.Config.SpeakerArgs...),
+		Name: speaker + "-" + node, Host: node, UID: heraldUser, GID: heraldUser,
+		Args:         append(args, config.SpeakerArgs...),
+		Capabilities: slices.Concat(speakerCapabilities, config.SpeakerCapabilities),
 	})
+}
+
+// speakerStateDir makes the folder of a speaker, which nobody else can read.
+func (s *Sandbox) speakerStateDir(node string) (string, error) {
+	parent := filepath.Join(s.dir, "speaker")
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", err
+	}
+	dir := filepath.Join(parent, node)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, os.Chown(dir, heraldUser, heraldUser)
 }
 
 // startListening starts a process and waits until it listens on the loopback of

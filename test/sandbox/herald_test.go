@@ -75,15 +75,16 @@ func standInTree(t *testing.T) string {
 func TestHeraldRunsWithItsOwnRights(t *testing.T) {
 	needCluster(t)
 	s, err := Up(t.Context(), Config{
-		Name: "t-herald", Nodes: 2, Root: standInTree(t), SpeakerArgs: []string{"-v=4"}, Progress: writer(t.Log),
+		Name: "t-herald", Nodes: 2, Root: standInTree(t), SpeakerArgs: []string{"-v=4"},
+		SpeakerCapabilities: []Capability{CapSysNice}, Progress: writer(t.Log),
 	})
 	must(t, err)
 	defer s.Down(t.Context())
 
 	tests := []struct{ process, args, capabilities string }{
 		{"controller", "--cloud-provider=herald --kubeconfig=", "0000000000000000"},
-		{"speaker-node1", "--node-name=node1 --metrics-bind-address=127.0.0.1:7472 -v=4", "0000000000002000"},
-		{"speaker-node2", "--node-name=node2", "0000000000002000"},
+		{"speaker-node1", "--node-name=node1 --metrics-bind-address=127.0.0.1:7472 -v=4", "0000000000802000"},
+		{"speaker-node2", "--node-name=node2", "0000000000802000"},
 	}
 	for _, tt := range tests {
 		log, err := os.ReadFile(s.LogPath(tt.process))

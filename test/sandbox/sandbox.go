@@ -45,6 +45,9 @@ type Config struct {
 	// ControllerArgs and SpeakerArgs are further arguments of those programs;
 	// the ports stay those of the sandbox.
 	ControllerArgs, SpeakerArgs []string
+	// SpeakerCapabilities are granted to the speakers besides those of the
+	// DaemonSet.
+	SpeakerCapabilities []Capability
 	// Detach makes the sandbox outlive the process that starts it. Otherwise
 	// the next Up, under whatever name, takes it down when that process is gone.
 	Detach bool
