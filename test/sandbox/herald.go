@@ -35,7 +35,7 @@ var speakerCapabilities = []Capability{CapNetRaw}
 
 // speakerKeepsState gives each speaker a folder by --state-dir, where it finds
 // what it last knew when it starts without the API server.
-const speakerKeepsState = false
+const speakerKeepsState = true
 
 // StartHerald installs Herald from deploy/ and runs its programs with the
 // ServiceAccounts that it ships: the controller manager in the control plane's
