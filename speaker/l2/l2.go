@@ -188,8 +188,8 @@ func (r *Responder) stop() {
 	r.setting.Lock()
 	defer r.setting.Unlock()
 	r.running = false
-	closed, _ := r.serve(nil)
-	leave(closed)
+	silenced, _ := r.serve(nil)
+	leave(silenced)
 	r.listening.Wait()
 }
 
@@ -222,13 +222,15 @@ func (r *Responder) reapply() error {
 	return r.apply()
 }
 
-// apply makes the desired set true in the order of urgency: silence, answers, announcements and requests, multicast groups.
+// apply makes the desired set true in the order of urgency: silence, answers, announcements and requests, closing
+// and multicast groups.
 func (r *Responder) apply() error {
-	closed, err := r.serve(plan(r.interfaces, r.announcements, r.questions))
+	silenced, err := r.serve(plan(r.interfaces, r.announcements, r.questions))
 	r.sendDue(time.Now()) // and not only by the other goroutine, which may have to wait for a processor
 	notify(r.wake)
-	leave(closed)
+	leave(silenced)
 	for _, p := range r.ports {
+		p.closeRetired()
 		// Addresses that are only asked about need no group: the answers come to all nodes.
 		if joining := p.groups.set(solicitedNodes(p.answered(ndp))); joining != nil {
 			err = errors.Join(err, fmt.Errorf("on %s: %w", p.Name, joining))
@@ -240,8 +242,8 @@ func (r *Responder) apply() error {
 	return err
 }
 
-// serve opens, changes and closes ports as planned, and returns the closed ones, whose groups are still to be left.
-func (r *Responder) serve(planned map[string]portPlan) (closed []*port, err error) {
+// serve opens, changes and silences ports as planned, and returns the silenced ones, which are still to be left.
+func (r *Responder) serve(planned map[string]portPlan) (silenced []*port, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, p := range r.ports {
@@ -249,9 +251,9 @@ func (r *Responder) serve(planned map[string]portPlan) (closed []*port, err erro
 			p.setTable(next.table)
 			continue
 		}
-		p.close()
+		p.silence()
 		delete(r.ports, name)
-		closed = append(closed, p)
+		silenced = append(silenced, p)
 		// Forgotten, so that they begin anew if the interface is back with another index or MAC.
 		maps.DeleteFunc(r.active, func(d duty, _ terms) bool { return d.name == name })
 	}
@@ -274,7 +276,7 @@ func (r *Responder) serve(planned map[string]portPlan) (closed []*port, err erro
 		}
 	}
 	r.activate()
-	return closed, errors.Join(failed...)
+	return silenced, errors.Join(failed...)
 }
 
 // activate starts the duties that have become active or begin anew, and ends those that are not active any more.

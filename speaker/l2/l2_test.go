@@ -3,6 +3,7 @@ package l2
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -87,33 +88,39 @@ func TestSetOpensAndCloses(t *testing.T) {
 			name       string
 			interfaces []Interface
 			desired    []Announcement
+			questions  []Question
 			want       string
 		}{
-			{"nothing", nil, nil, ""},
-			{"interfaces alone", testInterfaces, nil, ""},
-			{"one", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}}, "eth0 arp"},
-			{"both families", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}},
+			{"nothing", nil, nil, nil, ""},
+			{"interfaces alone", testInterfaces, nil, nil, ""},
+			{"one", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}}, nil, "eth0 arp"},
+			{"both families", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}, nil,
 				"eth0 arp\neth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
-			{"the same address twice", testInterfaces, []Announcement{{Addr: v6, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}},
+			{"the same address twice", testInterfaces, []Announcement{{Addr: v6, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}, nil,
 				"eth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
-			{"another index", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}},
+			{"another index", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}}, nil,
 				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
-			{"down", []Interface{{"eth0", 9, nodeMAC, false}}, []Announcement{{Addr: v6, Interface: "eth0"}}, ""},
-			{"up", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}},
+			{"down", []Interface{{"eth0", 9, nodeMAC, false}}, []Announcement{{Addr: v6, Interface: "eth0"}}, nil, ""},
+			{"up", []Interface{{"eth0", 9, nodeMAC, true}}, []Announcement{{Addr: v6, Interface: "eth0"}}, nil,
 				"eth0 ndp\neth0 (9) groups ff02::1:ff00:10"},
-			{"without a MAC", []Interface{{"eth0", 9, mac{}, true}}, []Announcement{{Addr: v6, Interface: "eth0"}}, ""},
-			{"two interfaces", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v4, Interface: "eth1"}}, "eth0 arp\neth1 arp"},
-			{"an interface that is not there", testInterfaces, []Announcement{{Addr: v4, Interface: "eth7"}}, ""},
-			{"left open for Run to close", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth1"}},
+			{"without a MAC", []Interface{{"eth0", 9, mac{}, true}}, []Announcement{{Addr: v6, Interface: "eth0"}}, nil, ""},
+			{"two interfaces", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v4, Interface: "eth1"}}, nil, "eth0 arp\neth1 arp"},
+			{"an interface that is not there", testInterfaces, []Announcement{{Addr: v4, Interface: "eth7"}}, nil, ""},
+			{"asked alone, in no group", testInterfaces, nil, []Question{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}},
+				"eth0 arp\neth0 ndp"},
+			{"asked and announced", testInterfaces, []Announcement{{Addr: v6, Interface: "eth0"}},
+				[]Question{{Addr: v6, Interface: "eth0"}, {Addr: v6other, Interface: "eth0"}},
+				"eth0 ndp\neth0 (2) groups ff02::1:ff00:10"},
+			{"left open for Run to close", testInterfaces, []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth1"}}, nil,
 				"eth0 arp\neth1 ndp\neth1 (3) groups ff02::1:ff00:10"},
 		}
 		for _, s := range steps {
-			mustSet(t, r, s.interfaces, s.desired...)
+			mustAsk(t, r, s.interfaces, s.desired, s.questions...)
 			if diff := cmp.Diff(s.want, m.String()); diff != "" {
 				t.Fatalf("%s: %s", s.name, diff)
 			}
 			opened := m.opened
-			mustSet(t, r, s.interfaces, s.desired...)
+			mustAsk(t, r, s.interfaces, s.desired, s.questions...)
 			if diff := cmp.Diff(s.want, m.String()); diff != "" || m.opened != opened {
 				t.Fatalf("%s, set again, is a change: %s", s.name, diff)
 			}
@@ -217,6 +224,113 @@ func TestAnnounces(t *testing.T) {
 			}
 		}
 	})
+}
+
+// timeline returns when what was sent, since a time.
+func timeline(m *memory, since time.Time, d time.Duration) (sent []string) {
+	for end := time.Now().Add(d); ; time.Sleep(time.Millisecond) {
+		synctest.Wait()
+		for _, s := range m.take() {
+			what := "other"
+			switch {
+			case strings.Contains(s, "ARP request 0.0.0.0 "), strings.Contains(s, " NS :: "):
+				what = "question"
+			case strings.Contains(s, " ARP request "), strings.Contains(s, " NA "):
+				what = "announcement"
+			case strings.Contains(s, " ARP reply "):
+				continue // the second form
+			}
+			if _, mark, ok := strings.Cut(s, " term "); ok {
+				what += " " + mark
+			}
+			sent = append(sent, fmt.Sprint(time.Since(since), " ", what))
+		}
+		if !time.Now().Before(end) {
+			return sent
+		}
+	}
+}
+
+func TestAsks(t *testing.T) {
+	for _, addr := range []netip.Addr{v4, v6} {
+		inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+			up, down := []Interface{{"eth0", 2, nodeMAC, true}}, []Interface{{"eth0", 2, nodeMAC, false}}
+			once, again := Question{Addr: addr, Interface: "eth0"}, Question{Addr: addr, Interface: "eth0", Round: 1}
+			often := Question{Addr: addr, Interface: "eth0", Round: 1, Every: 20 * time.Millisecond}
+			seldom := Question{Addr: addr, Interface: "eth0", Round: 1, Every: 30 * time.Millisecond}
+			steps := []struct {
+				name       string
+				interfaces []Interface
+				questions  []Question
+				wait       time.Duration
+				want       []string
+			}{
+				{"twice", up, []Question{once}, 100 * time.Millisecond, []string{"0s question", "10ms question"}},
+				{"the same", up, []Question{once, once}, 100 * time.Millisecond, nil},
+				{"a new round", up, []Question{again}, 5 * time.Millisecond, []string{"0s question"}},
+				{"often, from the middle of the round", up, []Question{often}, 50 * time.Millisecond,
+					[]string{"5ms question", "25ms question", "45ms question"}},
+				{"the same", up, []Question{often}, 25 * time.Millisecond, []string{"15ms question"}},
+				{"seldom", up, []Question{seldom}, 70 * time.Millisecond, []string{"30ms question", "60ms question"}},
+				{"no more", up, []Question{again}, 100 * time.Millisecond, nil},
+				{"often again", up, []Question{often}, 25 * time.Millisecond, []string{"20ms question"}},
+				{"gone", up, nil, 100 * time.Millisecond, nil},
+				{"back", up, []Question{often}, 0, []string{"0s question"}},
+				{"down", down, []Question{often}, 50 * time.Millisecond, nil},
+				{"up", up, []Question{often}, 15 * time.Millisecond, []string{"0s question", "10ms question"}},
+				{"the end", up, nil, 100 * time.Millisecond, nil},
+			}
+			for _, s := range steps {
+				start := time.Now()
+				mustAsk(t, r, s.interfaces, nil, s.questions...)
+				if diff := cmp.Diff(s.want, timeline(m, start, s.wait)); diff != "" {
+					t.Fatalf("%s: %s", s.name, diff)
+				}
+			}
+			if len(r.schedule.runs) > 0 {
+				t.Error("something is left in the schedule")
+			}
+		})
+	}
+}
+
+func TestYields(t *testing.T) {
+	for addr, answer := range map[netip.Addr]string{v4: arpAnswer, v6: ndpAnswer} {
+		inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+			owner := Announcement{Addr: addr, Interface: "eth0", Term: 7}
+			higher, yielding, self := owner, owner, Question{Addr: addr, Interface: "eth0", Every: 80 * time.Millisecond}
+			higher.Term, yielding.Yielding = 8, true
+			anew := higher
+			anew.Round = 1
+			steps := []struct {
+				name         string
+				announcement Announcement
+				questions    []Question
+				want         []string // within 200 ms
+				mark         string
+			}{
+				{"announced", owner, nil, []string{"0s announcement 7", "100ms announcement 7"}, ""},
+				{"yielding", yielding, nil, nil, " yielding"},
+				{"still", yielding, nil, nil, " yielding"},
+				{"not any more", owner, nil, []string{"0s announcement 7", "100ms announcement 7"}, ""},
+				{"another term goes along with what is to come", higher, nil, []string{"100ms announcement 8"}, ""},
+				{"a new round", anew, nil, []string{"0s announcement 8", "100ms announcement 8"}, ""},
+				{"and asked about", anew, []Question{self},
+					[]string{"0s question", "10ms question", "90ms question", "100ms announcement 8", "170ms question"}, ""},
+			}
+			for _, s := range steps {
+				start := time.Now()
+				mustAsk(t, r, testInterfaces, []Announcement{s.announcement}, s.questions...)
+				if diff := cmp.Diff(s.want, timeline(m, start, 200*time.Millisecond)); diff != "" {
+					t.Fatalf("%s: %s", s.name, diff)
+				}
+				want := "eth0: " + strings.Replace(answer, "term 7", fmt.Sprint("term ", s.announcement.Term), 1) + s.mark
+				if got := ask(m, "eth0", request(addr)); got != want {
+					t.Errorf("%s:\ngot  %s\nwant %s", s.name, got, want)
+				}
+			}
+		})
+	}
 }
 
 func TestFailuresAreRetried(t *testing.T) {
@@ -354,6 +468,8 @@ func BenchmarkSet(b *testing.B) {
 		desired = append(desired, Announcement{Addr: addr, Interface: "eth0"})
 	}
 	with := append(slices.Clone(desired), Announcement{Addr: v4, Interface: "eth0"})
+	r.Set(testInterfaces, desired, nil)
+	r.schedule = schedule{} // what is announced is not measured
 	for b.Loop() {
 		r.Set(testInterfaces, with, nil)
 		r.Set(testInterfaces, desired, nil)

@@ -15,7 +15,8 @@ import (
 // memory is a network without a kernel. It filters as the kernel does, bounds the groups of a socket, and prints itself.
 type memory struct {
 	mu      sync.Mutex
-	conns   map[string]*memoryConn // by interface and protocol
+	conns   map[string]*memoryConn // by interface and protocol, the latest
+	open    []*memoryConn
 	sockets []*memoryGroups
 	limit   int              // groups per socket
 	refuse  map[string]error // by interface: why it opens nothing
@@ -31,8 +32,8 @@ func (m *memory) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var lines []string
-	for name := range m.conns {
-		lines = append(lines, name)
+	for _, c := range m.open {
+		lines = append(lines, c.name)
 	}
 	slices.Sort(lines)
 	for _, s := range m.sockets {
@@ -94,12 +95,10 @@ func (m *memory) listen(i Interface, p protocol, filter []bpf.Instruction) (conn
 		return nil, err
 	}
 	name := fmt.Sprintf("%s %s", i.Name, p)
-	if m.conns[name] != nil {
-		panic(name + " is open already")
-	}
 	c := &memoryConn{network: m, name: name, in: make(chan received), closed: make(chan struct{})}
 	c.vm, _ = bpf.NewVM(filter)
 	m.conns[name] = c
+	m.open = append(m.open, c)
 	m.opened++
 	return c, nil
 }
@@ -147,7 +146,10 @@ func (c *memoryConn) setFilter(filter []bpf.Instruction) (err error) {
 func (c *memoryConn) Close() error {
 	c.network.mu.Lock()
 	defer c.network.mu.Unlock()
-	delete(c.network.conns, c.name)
+	if c.network.conns[c.name] == c {
+		delete(c.network.conns, c.name)
+	}
+	c.network.open = slices.DeleteFunc(c.network.open, func(o *memoryConn) bool { return o == c })
 	close(c.closed)
 	return nil
 }

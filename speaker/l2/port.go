@@ -59,6 +59,7 @@ type port struct {
 	network network
 	conns   [len(protocols)]conn
 	addrs   [len(protocols)][]netip.Addr // that the filters of conns are made for; none where conn is nil
+	retired []conn                       // no longer needed, and to be closed, which takes a while
 	groups  groups
 
 	// replying is held while a reply is made and sent, so that none follows when setTable has returned.
@@ -105,7 +106,7 @@ func (p *port) listen(proto protocol, addrs []netip.Addr) (opened bool, err erro
 			p.addrs[proto] = addrs
 			return false, nil
 		}
-		_ = p.conns[proto].Close()
+		p.retired = append(p.retired, p.conns[proto])
 		p.conns[proto], p.addrs[proto] = nil, nil
 	}
 	if len(addrs) == 0 {
@@ -119,17 +120,26 @@ func (p *port) listen(proto protocol, addrs []netip.Addr) (opened bool, err erro
 	return true, nil
 }
 
-// close silences the port. Its groups are left separately, as that takes long.
-func (p *port) close() {
+// silence ends the service of the port. What it has open is closed separately, as that takes long.
+func (p *port) silence() {
 	p.setTable(table{})
 	for _, proto := range protocols {
 		_, _ = p.listen(proto, nil)
 	}
 }
 
-// leave closes what close has left of ports.
-func leave(closed []*port) {
-	for _, p := range closed {
+// closeRetired closes the sockets that are no longer needed. For each the kernel waits until no processor uses it.
+func (p *port) closeRetired() {
+	for _, c := range p.retired {
+		_ = c.Close()
+	}
+	p.retired = nil
+}
+
+// leave closes what silence has left of ports.
+func leave(silenced []*port) {
+	for _, p := range silenced {
+		p.closeRetired()
 		p.groups.close()
 	}
 }

@@ -142,3 +142,70 @@ func TestScheduleProperty(t *testing.T) {
 		}
 	}
 }
+
+// Of very many that come at once: what is announced comes before what is asked, first requests before repeated ones, the
+// pace holds for all together, and repetitions give way to everything else and to nobody for ever.
+func TestScheduleOfManyQuestions(t *testing.T) {
+	const n = 3000
+	var s schedule
+	addr := netip.MustParseAddr("10.0.0.0")
+	for i := range n {
+		addr = addr.Next()
+		s.start(duty{addr, "eth0", true}, time.Duration(1+i%2)*10*time.Millisecond, epoch)
+	}
+	late := duty{addr: v4, name: "eth0"}
+	count, total, announced := map[duty]int{}, 0, []time.Duration(nil)
+	const until = 3 * time.Second // 30,000 turns, where the questions want 675,000
+	for now := epoch; now.Sub(epoch) < until; {
+		for _, d := range s.take(now) {
+			total++
+			if d == late {
+				announced = append(announced, now.Sub(epoch))
+				continue
+			}
+			count[d]++
+			if count[d] == 2 && len(count) < n {
+				t.Fatal("one is asked again before all are asked once")
+			}
+		}
+		if len(count) == n/10 && s.runs[late].id == 0 {
+			s.start(late, 0, now)
+		}
+		next, more := s.next()
+		if !more {
+			t.Fatal("questions have ended")
+		}
+		now = next
+	}
+	if most := int(until/pace) + batch; total > most {
+		t.Errorf("%d turns, the pace allows %d", total, most)
+	}
+	if len(announced) < 4 || announced[0] > 60*time.Millisecond {
+		t.Errorf("announced at %s, want to be first", announced)
+	}
+	least, most := total, 0
+	for _, c := range count {
+		least, most = min(least, c), max(most, c)
+	}
+	if least < 7 || most > 13 {
+		t.Errorf("asked between %d and %d times, want some 10 each", least, most)
+	}
+}
+
+// A question that stands for a long time costs nothing but its frames.
+func TestScheduleRepeatsWithoutGarbage(t *testing.T) {
+	var s schedule
+	for i := range 1000 {
+		s.start(duty{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), "eth0", true}, time.Second, epoch)
+	}
+	now := epoch
+	round := func() {
+		for end := now.Add(10 * time.Second); now.Before(end); now, _ = s.next() {
+			s.take(now)
+		}
+	}
+	round()
+	if got := testing.AllocsPerRun(10, round); got > 0 {
+		t.Errorf("%.0f allocations for 10,000 requests", got)
+	}
+}

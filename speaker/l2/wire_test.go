@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -494,6 +495,121 @@ func TestTakeOver(t *testing.T) {
 	l.in("client", "ping -q -c 1 -W 1 2001:db8::10")
 }
 
+// The owners that are asked: the client's kernel, and nobody.
+func TestQuestionToKernel(t *testing.T) {
+	l := newPair(t)
+	claims := make(chan Claim, 100)
+	s := l.speaker("node", Options{Observe: func(c Claim) { claims <- c }})
+	client4, client6 := netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")
+	for _, desired := range [][]Announcement{nil, testDesired} { // without and with something to announce
+		for _, addr := range []netip.Addr{client4, client6} {
+			start := time.Now()
+			s.ask(t, desired, Question{Addr: addr, Interface: "eth0"})
+			returned := time.Since(start)
+			for range 2 { // at once, and 10 ms later
+				got := receive(t, claims)
+				t.Logf("%s: Set returned after %s, answered after %s", addr, returned, got.Time.Sub(start))
+				if got.Time = (time.Time{}); got != (Claim{Addr: addr, Interface: "eth0", MAC: hostMAC}) {
+					t.Errorf("got %+v", got)
+				}
+			}
+		}
+		s.set(t)
+	}
+	s.ask(t, nil, Question{Addr: stranger4, Interface: "eth0"}, Question{Addr: stranger6, Interface: "eth0"})
+	asked := func() [2]uint64 {
+		return [2]uint64{s.counters.questions[arp].Load(), s.counters.questions[ndp].Load()}
+	}
+	l.eventually("asked for all", func() bool { return asked() == [2]uint64{6, 6} })
+	time.Sleep(50 * time.Millisecond)
+	if len(claims) > 0 || asked() != [2]uint64{6, 6} {
+		t.Errorf("asked %d, and got %+v", asked(), <-claims)
+	}
+	for _, addr := range []netip.Addr{stranger4, stranger6, host4} {
+		if got := l.in("client", "ip neigh show to "+addr.String()); got != "" {
+			t.Errorf("the questions left a trace: %s", got)
+		}
+	}
+}
+
+func receive(t *testing.T, claims <-chan Claim) Claim {
+	t.Helper()
+	select {
+	case c := <-claims:
+		return c
+	case <-time.After(2 * time.Second):
+		t.Fatal("no claim")
+		return Claim{}
+	}
+}
+
+// One node asks another, which announces, yields and falls silent.
+func TestQuestionToResponder(t *testing.T) {
+	l := newSwitch(t)
+	claims := make(chan Claim, 100)
+	a, b := l.speaker("a", Options{}), l.speaker("b", Options{Observe: func(c Claim) { claims <- c }})
+	macA := mac{0x02, 0, 0, 0, 0, 0x0a}
+	for round, addr := range []netip.Addr{v4, v6, v4, v6} {
+		yielding := round > 1
+		a.set(t, Announcement{Addr: addr, Interface: "eth0", Term: 41, Yielding: yielding})
+		time.Sleep(10 * time.Millisecond)
+		a.hush()
+		start := time.Now()
+		b.ask(t, nil, Question{Addr: addr, Interface: "eth0", Round: uint64(round)})
+		for range 2 {
+			got := receive(t, claims)
+			t.Logf("%s answered after %s", addr, got.Time.Sub(start))
+			got.Time = time.Time{}
+			if want := (Claim{Addr: addr, Interface: "eth0", MAC: macA, Marked: true, Term: 41, Yielding: yielding}); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		}
+		a.set(t)
+		b.ask(t, nil, Question{Addr: addr, Interface: "eth0", Round: uint64(round) + 10})
+		time.Sleep(30 * time.Millisecond)
+		if len(claims) > 0 {
+			t.Errorf("%+v, though nobody has the address", <-claims)
+		}
+		b.ask(t, nil)
+	}
+	// What is not asked for is announced for the first time.
+	b.ask(t, nil, Question{Addr: v4, Interface: "eth0"})
+	time.Sleep(20 * time.Millisecond)
+	a.set(t, Announcement{Addr: v4, Interface: "eth0", Term: 42})
+	if got := receive(t, claims); got.Term != 42 || !got.Marked {
+		t.Errorf("the announcement was heard as %+v", got)
+	}
+}
+
+// Two owners hear of each other, with what decides between them.
+func TestTwoOwners(t *testing.T) {
+	l := newSwitch(t)
+	claims := map[string]chan Claim{"a": make(chan Claim, 100), "b": make(chan Claim, 100)}
+	a := l.speaker("a", Options{Observe: func(c Claim) { claims["a"] <- c }})
+	b := l.speaker("b", Options{Observe: func(c Claim) { claims["b"] <- c }})
+	for _, addr := range []netip.Addr{v4, v6} {
+		a.set(t, Announcement{Addr: addr, Interface: "eth0", Term: 1})
+		b.set(t, Announcement{Addr: addr, Interface: "eth0", Term: 2})
+		for name, want := range map[string]Claim{
+			"a": {Addr: addr, Interface: "eth0", MAC: mac{0x02, 0, 0, 0, 0, 0x0b}, Marked: true, Term: 2},
+			"b": {Addr: addr, Interface: "eth0", MAC: mac{0x02, 0, 0, 0, 0, 0x0a}, Marked: true, Term: 1}, // 100 ms later
+		} {
+			got := receive(t, claims[name])
+			if got.Time = (time.Time{}); got != want {
+				t.Errorf("%s heard %+v, want %+v", name, got, want)
+			}
+		}
+		a.set(t)
+		b.set(t)
+		time.Sleep(5 * time.Millisecond)
+		for _, c := range claims {
+			for len(c) > 0 {
+				<-c
+			}
+		}
+	}
+}
+
 func TestManyGroups(t *testing.T) {
 	const n = 3000
 	l := newPair(t)
@@ -582,6 +698,66 @@ func TestUnrelatedTrafficStaysInKernel(t *testing.T) {
 	answer(t, a)
 	if got := statistics(arp); got != 1 {
 		t.Errorf("%d frames passed the filter, want the one that asks for us", got)
+	}
+}
+
+// Whatever else the LAN asks for, at a rate that would fill a network card of 100 Mbit/s: addresses that are announced are
+// answered, and the rest stays in the kernel or is counted.
+func TestFlood(t *testing.T) {
+	l := newPair(t)
+	s := l.speaker("node", Options{})
+	var scattered []Announcement // so far apart that the filter lets through what is between them
+	for i := range 3 * maxPrefixes {
+		scattered = append(scattered, Announcement{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), Interface: "eth0"})
+	}
+	for _, tt := range []struct {
+		name    string
+		desired []Announcement
+		counted bool
+	}{
+		{"outside of the filter", testDesired, false},
+		{"through the filter", append(scattered, testDesired...), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s.set(t, tt.desired...)
+			time.Sleep(50 * time.Millisecond)
+			s.hush()
+			dropped := func() uint64 { return s.counters.dropped[slices.Index(reasons[:], NotAnnounced)].Load() }
+			before, flooding, socket := dropped(), l.socket(arp), l.socket(arp)
+			stop, sent := make(chan struct{}), make(chan int)
+			start := time.Now()
+			go func() {
+				frame, n := request(netip.AddrFrom4([4]byte{10, 0, 0, 0})), 0
+				for {
+					select {
+					case <-stop:
+						sent <- n
+						return
+					default:
+					}
+					n++
+					binary.BigEndian.PutUint16(frame[40:], uint16(n)|2) // never one that is announced
+					flooding.Write(frame)
+				}
+			}()
+			var slowest time.Duration
+			for range 40 {
+				asked := time.Now()
+				if _, err := socket.Write(request(v4)); err != nil {
+					t.Error(err)
+				}
+				answer(t, socket)
+				slowest = max(slowest, time.Since(asked))
+				time.Sleep(10 * time.Millisecond)
+			}
+			close(stop)
+			n, took := <-sent, time.Since(start)
+			t.Logf("%.0f requests a second, %d of %d counted, the slowest of our answers took %s",
+				float64(n)/took.Seconds(), dropped()-before, n, slowest)
+			if counted := dropped() > before; counted != tt.counted {
+				t.Errorf("%d frames counted as %s", dropped()-before, NotAnnounced)
+			}
+		})
 	}
 }
 
