@@ -211,6 +211,7 @@ func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 		return
 	}
 	p.tellOwner(ctx, known, after)
+	p.tellConflict(ctx, addr, known, after)
 	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
 		p.places.Add(addr)
 	}
