@@ -42,7 +42,7 @@ type Options struct {
 	Herald    *client.Clients
 	Informers informers.SharedInformerFactory
 	Recorder  record.EventRecorder
-	// Namespace of the speakers' Leases.
+	// Namespace of the speakers' Leases, and of the Secret that they share.
 	Namespace string
 }
 
@@ -67,6 +67,8 @@ type Provider struct {
 	places         workqueue.TypedRateLimitingInterface[netip.Addr]
 	poolStatuses   workqueue.TypedRateLimitingInterface[string]
 	advertStatuses workqueue.TypedRateLimitingInterface[string]
+	// secrets are the names of Secrets that are to be there.
+	secrets workqueue.TypedRateLimitingInterface[string]
 	// beats is poked when a Lease changes.
 	beats chan struct{}
 
@@ -105,6 +107,7 @@ func New(options Options) (*Provider, error) {
 		places:         newQueue[netip.Addr]("placement"),
 		poolStatuses:   newQueue[string]("pool-status"),
 		advertStatuses: newQueue[string]("advertisement-status"),
+		secrets:        newQueue[string]("secret"),
 		beats:          make(chan struct{}, 1),
 		waiting:        map[ipam.Key]*v1alpha1.Refusal{},
 		wake:           func(types.NamespacedName) {},

@@ -71,6 +71,8 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}
 	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
 	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	p.secrets.Add(v1alpha1.BFDSecret)
+	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
 	return nil
 }
 
