@@ -66,8 +66,10 @@ type Decision struct {
 	Verdicts map[string]Verdict
 	// Roles by the name of the VirtualIP, but for idle ones.
 	Roles map[string]Role
-	// Absent are the addresses of lost speakers that the network does not know either.
+	// Absent are the addresses of speakers that are not heard and that the network does not know either, Up those of
+	// speakers that are heard.
 	Absent map[netip.Addr]bool
+	Up     map[netip.Addr]bool
 	// Lingering are sessions that no address needs any more, and until when they are kept.
 	Lingering map[bfd.Path]time.Time
 	// Nodes are the other speakers of the sessions.
@@ -111,6 +113,7 @@ func Decide(s Snapshot) *Decision {
 		Verdicts:  make(map[string]Verdict, len(s.VirtualIPs)),
 		Roles:     map[string]Role{},
 		Absent:    map[netip.Addr]bool{},
+		Up:        map[netip.Addr]bool{},
 		Lingering: map[bfd.Path]time.Time{},
 		Nodes:     map[bfd.Path]string{},
 	}
@@ -158,7 +161,7 @@ func (c *course) unfit() {
 	}
 }
 
-// learn gathers what all addresses need: who has which MAC, and which lost speakers the network knows again.
+// learn gathers what all addresses need: who has which MAC, and which speakers are back.
 func (c *course) learn() {
 	c.Hosts = maps.Clone(c.Before.Hosts)
 	if c.Hosts == nil || len(c.Hosts) > mostHosts {
@@ -175,6 +178,12 @@ func (c *course) learn() {
 		}
 	}
 	c.back = map[netip.Addr]bool{}
+	for path, status := range c.States {
+		if status.State == bfd.Up {
+			c.Up[path.Peer] = true
+			c.back[path.Peer] = !c.Before.Up[path.Peer]
+		}
+	}
 	for addr := range c.Before.Absent {
 		for _, claim := range c.Claims[addr] {
 			if c.Now.Sub(claim.Time) < presence {
@@ -195,7 +204,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 	before := c.Before.Roles[vip.Name]
 	role := next(before, v)
 	if role.Phase == Owning && slices.ContainsFunc(p.peers, func(o peer) bool { return c.back[o.addr] }) {
-		role.Round++ // the network was in parts: whoever else has the address is to hear of us
+		role.Round++ // the network may have been in parts: whoever else has the address is to hear of us
 	}
 	if role != (Role{}) {
 		c.Roles[vip.Name] = role

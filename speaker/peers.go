@@ -14,7 +14,7 @@ const (
 	// linger is how long a session is kept that no address needs any more. By then the other side does not need it either,
 	// and does not take its end for a word about addresses.
 	linger = 5 * time.Second
-	// Speakers that are lost are asked for on the network each askAbsent. One that has not answered for the time of
+	// Speakers that are not heard are asked for on the network each askAbsent. One that has not answered for the time of
 	// presence is absent, and the first answer then means that the network is whole again.
 	askAbsent = 100 * time.Millisecond
 	presence  = 500 * time.Millisecond
@@ -97,11 +97,11 @@ func (c *course) lifeOf(path bfd.Path) life {
 	return life{lost: true, how: "which was lost (BFD " + status.Diag.String() + ")"}
 }
 
-// watchAbsent asks the network for the other candidates that are lost. When one is back that was absent, there may be two
-// owners, and both are to hear of each other at once.
+// watchAbsent asks the network for the other candidates that are not heard. When one is back that was absent, there may be
+// two owners, and both are to hear of each other at once, not when their session is up again.
 func (c *course) watchAbsent(p *place) {
 	for _, o := range p.peers {
-		if !o.life.lost || !o.path.Peer.IsValid() {
+		if !o.path.Peer.IsValid() || c.Up[o.addr] || o.life.gone {
 			continue
 		}
 		c.Questions = append(c.Questions, l2.Question{Addr: o.addr, Interface: o.path.Interface, Every: askAbsent})
@@ -114,13 +114,10 @@ func (c *course) watchAbsent(p *place) {
 	}
 }
 
-// silent says whether nothing has been heard of a lost speaker's host either.
+// silent says whether nothing has been heard of a speaker's host since its session went, or not of late.
 func (c *course) silent(o peer) bool {
-	if c.Now.Sub(c.States[o.path].Time) < presence {
-		return false
-	}
 	for _, claim := range c.Claims[o.addr] {
-		if c.Now.Sub(claim.Time) < presence {
+		if c.Now.Sub(claim.Time) < presence && claim.Time.After(c.States[o.path].Time) {
 			return false
 		}
 	}

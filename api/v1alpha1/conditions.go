@@ -133,6 +133,7 @@ var Reasons = []ReasonDoc{
 	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
 	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
+	{NoConflict, "Service", "The host that answered for the address as well is silent now."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},

@@ -28,3 +28,10 @@ func ParseVirtualIPName(name string) (netip.Addr, error) {
 
 // SpeakerLabel is on the Lease of every speaker, which is named after its node.
 const SpeakerLabel = GroupName + "/speaker"
+
+// BFDSecret is the Secret, in the namespace of the speakers, by whose key the
+// speakers know each other. The controller makes it.
+const (
+	BFDSecret    = "herald-bfd"
+	BFDSecretKey = "key"
+)

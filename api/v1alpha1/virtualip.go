@@ -191,7 +191,8 @@ type VirtualIPStatus struct {
 	// +optional
 	Owner string `json:"owner,omitempty"`
 
-	// OwnerSince is when the owner took the address.
+	// OwnerSince is when the owner took the address, or while it has none the
+	// last one did. It is empty as long as the address was never in use.
 	//
 	// +optional
 	OwnerSince *metav1.Time `json:"ownerSince,omitempty"`

@@ -64,7 +64,7 @@ func newCommand(stop <-chan struct{}) (command *cobra.Command, told *bool, err e
 	}
 	var namespace string
 	var flags cliflag.NamedFlagSets
-	flags.FlagSet("herald").StringVar(&namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases.")
+	flags.FlagSet("herald").StringVar(&namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases, and of the Secret that they share.")
 
 	config := &cloudconfig.CloudConfig{}
 	constructors := map[string]app.ControllerInitFuncConstructor{

@@ -42,9 +42,10 @@ type Starter interface {
 }
 
 // Explainer is a provider that can say more of what it did for a Service than
-// its status does. An empty reason leaves the usual words.
+// its status does, and that it is not enough. An empty reason leaves the usual
+// words.
 type Explainer interface {
-	Explain(service *corev1.Service) (reason v1alpha1.Reason, message string)
+	Explain(service *corev1.Service) (ready bool, reason v1alpha1.Reason, message string)
 }
 
 // Options of a Controller.
@@ -223,8 +224,8 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 	}
 	verdict := judge(status, err)
 	if explainer, ok := provider.(Explainer); ok && err == nil {
-		if reason, message := explainer.Explain(service); reason != "" {
-			verdict.reason, verdict.message = reason, message
+		if ready, reason, message := explainer.Explain(service); reason != "" {
+			verdict.ready, verdict.reason, verdict.message = ready, reason, message
 		}
 	}
 	_, refused := errors.AsType[*v1alpha1.Refusal](err)
@@ -267,10 +268,12 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	return nil
 }
 
-// waits are the reasons whose message tells of pools, which change without the
-// Service's doing: the condition follows, an event is told once.
+// waits are the reasons whose message tells of pools and other hosts, which
+// change without the Service's doing: the condition follows, an event is told
+// once.
 var waits = map[v1alpha1.Reason]bool{
 	v1alpha1.NoPool: true, v1alpha1.PoolExhausted: true, v1alpha1.NamespaceQuota: true, v1alpha1.AddressPartial: true,
+	v1alpha1.AddressConflict: true,
 }
 
 // tellTakeover tells what became of a status that was there before us.

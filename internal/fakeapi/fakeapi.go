@@ -43,6 +43,7 @@ var kinds = map[schema.GroupVersionResource]struct {
 	core("services"):   {"Service", &corev1.Service{}},
 	core("nodes"):      {"Node", &corev1.Node{}},
 	core("namespaces"): {"Namespace", &corev1.Namespace{}},
+	core("secrets"):    {"Secret", &corev1.Secret{}},
 	discoveryv1.SchemeGroupVersion.WithResource("endpointslices"): {"EndpointSlice", &discoveryv1.EndpointSlice{}},
 	coordinationv1.SchemeGroupVersion.WithResource("leases"):      {"Lease", &coordinationv1.Lease{}},
 	v1alpha1.GroupVersion.WithResource("addresspools"):            {"AddressPool", &v1alpha1.AddressPool{}},

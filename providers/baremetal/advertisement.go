@@ -107,7 +107,8 @@ type tenant struct {
 }
 
 // applying are the Advertisements for an address of the pool with these
-// Services. A pool that no Advertisement selects has the default one.
+// Services, without Services all of the pool. A pool that no Advertisement
+// selects has the default one.
 func applying(all []advertisement, pool string, poolLabels map[string]string, tenants []tenant) []advertisement {
 	selected := false
 	var apply []advertisement
@@ -116,7 +117,7 @@ func applying(all []advertisement, pool string, poolLabels map[string]string, te
 			continue
 		}
 		selected = true
-		matches := slices.ContainsFunc(tenants, func(t tenant) bool {
+		matches := len(tenants) == 0 || slices.ContainsFunc(tenants, func(t tenant) bool {
 			return a.services.Matches(labels.Set(t.labels)) && a.namespaces.Matches(labels.Set(t.namespaceLabels))
 		})
 		if matches {

@@ -44,7 +44,8 @@ func claimed(vip *v1alpha1.VirtualIP, addr netip.Addr, pool string, reclaim v1al
 }
 
 // unclaimed is the VirtualIP without the Service's claim; nil means that it
-// should go. Retained, it is kept for the Service.
+// should go. Retained, it is kept for the Service; while another host has the
+// address it stays, so that nobody is given it.
 func unclaimed(vip *v1alpha1.VirtualIP, key ipam.Key) *v1alpha1.VirtualIP {
 	desired := vip.DeepCopy()
 	if i := findClaim(desired, key.Namespace, key.Name); i >= 0 {
@@ -53,14 +54,20 @@ func unclaimed(vip *v1alpha1.VirtualIP, key ipam.Key) *v1alpha1.VirtualIP {
 	if len(desired.Spec.Claims) > 0 {
 		return desired
 	}
-	if desired.Spec.ReclaimPolicy != v1alpha1.ReclaimRetain {
+	retain, conflict := desired.Spec.ReclaimPolicy == v1alpha1.ReclaimRetain, conflicted(vip)
+	if !retain && !conflict {
 		return nil
 	}
-	desired.Spec.Hold = v1alpha1.Unclaimed
-	desired.Spec.L2, desired.Spec.BGP = nil, nil
-	if desired.Spec.ReservedFor == nil {
+	// An address that was never used is nothing to retain.
+	if retain && desired.Spec.ReservedFor == nil && !quarantined(vip) {
 		desired.Spec.ReservedFor = &v1alpha1.ServiceReference{Namespace: key.Namespace, Name: key.Name}
 	}
+	desired.Spec.BGP = nil
+	if conflict {
+		desired.Spec.Hold = v1alpha1.Conflict // its candidates go on asking
+		return desired
+	}
+	desired.Spec.Hold, desired.Spec.L2 = v1alpha1.Unclaimed, nil
 	return desired
 }
 

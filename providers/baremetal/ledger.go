@@ -178,6 +178,11 @@ func (l *ledger) mirror(addr netip.Addr) {
 		}
 	}
 	l.mirrorReservation(addr, vip, len(wanted) > 0)
+	if quarantined(vip) {
+		l.allocator.Quarantine(addr)
+	} else {
+		l.allocator.Unquarantine(addr)
+	}
 }
 
 func (l *ledger) mirrorReservation(addr netip.Addr, vip *v1alpha1.VirtualIP, held bool) {

@@ -17,6 +17,7 @@ func local(s *corev1.Service) {
 // The pod of a Local Service moves: its node leaves the candidates as soon as
 // another one can serve, in one write.
 func TestLocalServiceFollowsItsPod(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.pool("public", nil, "203.0.113.17/32")
 	w.controller()
@@ -48,6 +49,7 @@ func TestLocalServiceFollowsItsPod(t *testing.T) {
 func TestCordonedNodeHandsOver(t *testing.T) {
 	for _, policy := range []string{"Cluster", "Local"} {
 		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.pool("public", nil, "203.0.113.17/32")
 			w.controller()
@@ -89,6 +91,7 @@ func TestCordonedNodeHandsOver(t *testing.T) {
 // A node that took over keeps the address; the one that failed is last. The
 // status of an address that is where it should be makes no write.
 func TestOwnerLeads(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.pool("public", nil, "203.0.113.17/32")
 	_, stop := w.controller()

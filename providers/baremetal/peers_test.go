@@ -68,6 +68,7 @@ func TestPeer(t *testing.T) {
 // Peers come with the allocation itself, follow the interfaces of the speakers,
 // and nothing else that a speaker says makes a write.
 func TestPeersFollowTheSpeakers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.pool("public", nil, "203.0.113.17/32")
 	w.editNode("c", cordoned)

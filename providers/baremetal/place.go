@@ -19,9 +19,12 @@ type scene struct {
 	// owner is the node that has the address by its status.
 	owner string
 	// pool that the address was given from, with its labels.
-	pool           string
-	poolLabels     map[string]string
-	tenants        []tenant
+	pool       string
+	poolLabels map[string]string
+	tenants    []tenant
+	// quarantined says that another host had the address when its last Service
+	// left it.
+	quarantined    bool
 	advertisements []advertisement
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
@@ -43,12 +46,13 @@ type placement struct {
 
 // place decides where an address is announced.
 func place(s *scene) placement {
-	if len(s.tenants) == 0 {
+	apply := applying(s.advertisements, s.pool, s.poolLabels, s.tenants)
+	byL2 := slices.ContainsFunc(apply, func(a advertisement) bool { return a.l2 })
+	if len(s.tenants) == 0 && !(s.quarantined && byL2) {
 		return placement{hold: v1alpha1.Unclaimed, why: "No Service has the address."}
 	}
-	apply := applying(s.advertisements, s.pool, s.poolLabels, s.tenants)
 	p := placement{bgp: bgpPlacement(apply)}
-	if slices.ContainsFunc(apply, func(a advertisement) bool { return a.l2 }) {
+	if byL2 {
 		p.l2 = &v1alpha1.L2Placement{Interfaces: interfaces(apply)}
 	}
 	if p.l2 == nil && p.bgp == nil {
@@ -62,6 +66,9 @@ func place(s *scene) placement {
 		p.l2.Peers = s.peers(p.l2)
 	}
 	switch {
+	case len(s.tenants) == 0:
+		// Nobody announces it, and its candidates ask whether it is free.
+		p.hold, p.bgp, p.why = v1alpha1.Conflict, nil, "Another host uses the address."
 	case !s.servable():
 		p.hold, p.why = v1alpha1.NoReadyEndpoints, "No endpoint is ready."
 	case p.l2 != nil && len(p.l2.Candidates) == 0 && p.bgp == nil:

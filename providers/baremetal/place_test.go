@@ -57,11 +57,18 @@ func TestPlace(t *testing.T) {
 		tenants []tenant
 		current []string
 		asleep  []string
+		foreign bool
 		nodes   map[string]func(*corev1.Node)
 		want    string
 	}{
 		{name: "nobody on it", want: "hold Unclaimed; No Service has the address."},
 		{name: "nobody on it, although it had an owner", current: []string{"a"}, want: "hold Unclaimed; No Service has the address."},
+		{name: "nobody on it but another host", current: []string{"b", "a", "c"}, foreign: true, want: "hold Conflict; l2 by [b a c] on []; Another host uses the address."},
+		{name: "another host, wherever the pool is announced", current: []string{"b", "a"}, foreign: true, nodes: map[string]func(*corev1.Node){"a": labelled("rack", "r1")},
+			adverts: map[string]spec{"edge": {ServiceSelector: label("app", "db"), NodeSelector: label("rack", "r1"), L2: l2("eth1")}, "tor": {BGP: bgp}},
+			want:    "hold Conflict; l2 by [a] on [eth1]; Another host uses the address."},
+		{name: "another host, and nobody can ask", adverts: map[string]spec{"tor": {BGP: bgp}}, foreign: true, want: "hold Unclaimed; No Service has the address."},
+		{name: "another host does not hold what Services have", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"}, foreign: true, want: "l2 by [b a c] on []"},
 		{name: "the default: L2 from every node", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"}, want: "l2 by [b a c] on []"},
 		{name: "no endpoint: held, and who would own it is settled", tenants: []tenant{cluster()}, current: []string{"b", "a", "c"},
 			want: "hold NoReadyEndpoints; l2 by [b a c] on []; No endpoint is ready."},
@@ -123,7 +130,7 @@ func TestPlace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
-				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants,
+				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants, quarantined: c.foreign,
 				alive:   func(node string) bool { return !slices.Contains(c.asleep, node) },
 				speaker: func(string) *v1alpha1.Speaker { return nil },
 			}

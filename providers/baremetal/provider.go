@@ -42,7 +42,7 @@ type Options struct {
 	Herald    *client.Clients
 	Informers informers.SharedInformerFactory
 	Recorder  record.EventRecorder
-	// Namespace of the speakers' Leases.
+	// Namespace of the speakers' Leases, and of the Secret that they share.
 	Namespace string
 }
 
@@ -67,6 +67,8 @@ type Provider struct {
 	places         workqueue.TypedRateLimitingInterface[netip.Addr]
 	poolStatuses   workqueue.TypedRateLimitingInterface[string]
 	advertStatuses workqueue.TypedRateLimitingInterface[string]
+	// secrets are the names of Secrets that are to be there.
+	secrets workqueue.TypedRateLimitingInterface[string]
 	// beats is poked when a Lease changes.
 	beats chan struct{}
 
@@ -105,6 +107,7 @@ func New(options Options) (*Provider, error) {
 		places:         newQueue[netip.Addr]("placement"),
 		poolStatuses:   newQueue[string]("pool-status"),
 		advertStatuses: newQueue[string]("advertisement-status"),
+		secrets:        newQueue[string]("secret"),
 		beats:          make(chan struct{}, 1),
 		waiting:        map[ipam.Key]*v1alpha1.Refusal{},
 		wake:           func(types.NamespacedName) {},
@@ -203,13 +206,17 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 	if err := p.writeAll(ctx, writes); err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	addresses := make([]netip.Addr, len(assignment.Addresses))
 	for i, given := range assignment.Addresses {
 		addresses[i] = given.Addr
 	}
-	return p.status(addresses, asked.IPMode), nil
+	p.mu.Lock()
+	status, replaced := p.status(addresses, asked.IPMode), p.replacements(&assignment)
+	p.mu.Unlock()
+	for _, message := range replaced {
+		p.Recorder.Event(service, corev1.EventTypeWarning, string(v1alpha1.AddressConflict), message)
+	}
+	return status, nil
 }
 
 // refuse leaves a refused Service what it has, which is made again where it
@@ -279,6 +286,9 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*cl
 	assignment, err := p.ledger.allocator.Assign(request)
 	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
 		refusal := &v1alpha1.Refusal{Reason: v1alpha1.Reason(refused.Reason), Message: refused.Message}
+		if vip := p.conflictOf(request); vip != nil {
+			refusal = &v1alpha1.Refusal{Reason: v1alpha1.AddressConflict, Message: conflictMessage(vip) + " " + refused.Message}
+		}
 		p.waiting[request.Key] = refusal
 		return nil, assignment, refusal
 	}
@@ -488,14 +498,18 @@ func (p *Provider) abandon(writes []*claimWrite) {
 // Explain implements the service controller's Explainer: the addresses with
 // their pools, and what stands in the way of announcing them. That a Service
 // has no endpoint is not said: it comes and goes, and stands beside it anyway.
-func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
+func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1.Reason, message string) {
 	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
 	if refusal != nil {
-		return "", ""
+		return false, "", ""
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key := keyOf(service)
+	ready, reason = true, v1alpha1.AddressAssigned
+	if p.waiting[key] != nil {
+		reason = v1alpha1.AddressPartial
+	}
 	var given, withheld []string
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
@@ -503,18 +517,23 @@ func (p *Provider) Explain(service *corev1.Service) (v1alpha1.Reason, string) {
 			continue // it is not there yet, or about to go
 		}
 		given = append(given, fmt.Sprintf("%s from pool %q", addr, vip.Spec.Pool))
+		if blocked(vip) {
+			ready, reason = false, v1alpha1.AddressConflict
+			withheld = append(withheld, fmt.Sprintf("%s is not announced. %s", addr, conflictMessage(vip)))
+			continue
+		}
 		if hold := vip.Spec.Hold; hold != "" && hold != v1alpha1.NoReadyEndpoints {
 			withheld = append(withheld, fmt.Sprintf("%s is not announced: %s.", addr, hold))
 		}
 	}
 	if len(given) == 0 {
-		return "", ""
+		return false, "", ""
 	}
-	message := strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, withheld...), " ")
+	sentences := append([]string{"Assigned " + strings.Join(given, " and ") + "."}, withheld...)
 	if refusal := p.waiting[key]; refusal != nil {
-		return v1alpha1.AddressPartial, message + " " + refusal.Message
+		sentences = append(sentences, refusal.Message)
 	}
-	return v1alpha1.AddressAssigned, message
+	return ready, reason, strings.Join(sentences, " ")
 }
 
 // status is status.loadBalancer for the addresses; the caller locks.

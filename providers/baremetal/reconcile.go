@@ -34,6 +34,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 	s := &scene{
 		addr:           addr,
 		owner:          vip.Status.Owner,
+		quarantined:    vip.Spec.Hold == v1alpha1.Conflict && !meta.IsStatusConditionFalse(vip.Status.Conditions, v1alpha1.ConditionConflict),
 		pool:           vip.Spec.Pool,
 		advertisements: p.advertisements,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
@@ -98,6 +99,9 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 	}
 	p.mu.Unlock()
 
+	if vip.Spec.Hold == v1alpha1.Conflict && desired.Spec.Hold == v1alpha1.Unclaimed && vip.Spec.ReservedFor == nil {
+		return p.free(ctx, addr, vip)
+	}
 	if !equality.Semantic.DeepEqual(vip.Spec, desired.Spec) {
 		written, err := p.Herald.VirtualIPs.Update(ctx, desired, metav1.UpdateOptions{})
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
@@ -152,7 +156,7 @@ func (p *Provider) clearOwner(ctx context.Context, vip *v1alpha1.VirtualIP, why 
 		return nil
 	}
 	desired := vip.DeepCopy()
-	desired.Status.Owner, desired.Status.OwnerSince = "", nil
+	desired.Status.Owner = "" // and since when it was stays: the address has been in use
 	meta.SetStatusCondition(&desired.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse,
 		Reason: string(vip.Spec.Hold), Message: why, ObservedGeneration: vip.Generation,
@@ -164,9 +168,7 @@ func (p *Provider) clearOwner(ctx context.Context, vip *v1alpha1.VirtualIP, why 
 	if err != nil {
 		return fmt.Errorf("clearing the owner of VirtualIP %s: %w", vip.Name, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.ledger.answered(written)
+	p.learn(ctx, written)
 	return nil
 }
 

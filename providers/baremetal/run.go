@@ -71,6 +71,8 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}
 	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
 	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	p.secrets.Add(v1alpha1.BFDSecret)
+	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
 	return nil
 }
 
@@ -211,6 +213,7 @@ func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 		return
 	}
 	p.tellOwner(ctx, known, after)
+	p.tellConflict(ctx, addr, known, after)
 	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
 		p.places.Add(addr)
 	}
