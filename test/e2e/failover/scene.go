@@ -157,15 +157,15 @@ func (r *Run) watched(ctx context.Context) error {
 			return err
 		}
 		if c := meta.FindStatusCondition(speaker.Status.Conditions, v1alpha1.ConditionServiceProxyHealthy); c != nil && c.Status != metav1.ConditionTrue {
-			return fmt.Errorf("Speaker %s: %s: %s", node, c.Reason, c.Message)
+			return fmt.Errorf("speaker %s: %s: %s", node, c.Reason, c.Message)
 		}
 		for _, peer := range speaker.Status.Peers {
 			if slices.Contains(r.Candidates, peer.Node) && peer.BFD != "Up" {
-				return fmt.Errorf("Speaker %s: peer %s is %s", node, peer.Node, peer.BFD)
+				return fmt.Errorf("speaker %s: peer %s is %s", node, peer.Node, peer.BFD)
 			}
 		}
 		if n := len(speaker.Status.Peers); n > 0 && n < len(r.Candidates)-1 {
-			return fmt.Errorf("Speaker %s: %d peers, and the candidates are %v", node, n, r.Candidates)
+			return fmt.Errorf("speaker %s: %d peers, and the candidates are %v", node, n, r.Candidates)
 		}
 	}
 	return nil
