@@ -210,6 +210,7 @@ func TestPowerLossMovesTheAddressWhileTheAPIServerIsDown(t *testing.T) {
 	w.must(box.WaitForAPI(w.ctx))
 	r.settle(1) // for another second: that the API server is back moves nothing
 	r.moved(r.end(), next)
+	w.must(scene.RenewClients(w.ctx))
 }
 
 func TestSpeakersThatStartWhileTheAPIServerIsDownGoOnFromTheirStateDir(t *testing.T) {
@@ -243,6 +244,7 @@ func TestSpeakersThatStartWhileTheAPIServerIsDownGoOnFromTheirStateDir(t *testin
 	if trace := r.end(); len(trace.Moves()) > 0 || trace.Dual() > 0 {
 		t.Errorf("when the API server came back: %s", trace)
 	}
+	w.must(scene.RenewClients(w.ctx))
 }
 
 func TestStoppedSpeakerHandsOverBeforeItFallsSilent(t *testing.T) {
