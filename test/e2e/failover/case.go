@@ -181,7 +181,7 @@ func (s *Scene) Play(ctx context.Context, c Case) (trace *Trace, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = sleep(ctx, rand.N(phase)) //nolint:gosec // a phase is no secret
+	err = sleep(ctx, rand.N(phase))
 	if err == nil {
 		run.Mark()
 		err = c.Break(ctx, run)

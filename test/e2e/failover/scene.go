@@ -26,8 +26,9 @@ import (
 const (
 	// calm is for how long all must be well before something is broken.
 	calm = time.Second
-	// steadyLimit bounds the wait for that, restoreLimit the repair before it.
-	steadyLimit  = time.Minute
+	// steadyLimit bounds the wait for that: what uses the API server may come
+	// back to it a minute after it did. restoreLimit bounds the repair before it.
+	steadyLimit  = 2 * time.Minute
 	restoreLimit = time.Minute
 	// apiServer is the name of its process.
 	apiServer = "kube-apiserver"
@@ -69,8 +70,8 @@ type Run struct {
 }
 
 // Begin starts a client and a watch, and returns when all has been well for a
-// second: the nodes that can be candidates are, they hold each other to be up, one of
-// them answers, and no request failed.
+// second: the nodes that can be candidates are, they hold each other to be up and
+// have the rules for the address, one of them answers, and no request failed.
 func (s *Scene) Begin(ctx context.Context) (*Run, error) {
 	r := &Run{Scene: s, names: map[MAC]string{}}
 	for _, node := range s.Box.Nodes() {
@@ -119,7 +120,25 @@ func (r *Run) steady(ctx context.Context) error {
 	if want, err := r.eligible(ctx); err != nil || len(r.Candidates) != min(3, len(want)) || !slices.Contains(r.Candidates, r.Owner) {
 		return errors.Join(err, fmt.Errorf("the candidates are %v, the owner is %s, and %v could be candidates", r.Candidates, r.Owner, want))
 	}
-	return r.watched(ctx)
+	if err := r.watched(ctx); err != nil {
+		return err
+	}
+	return r.programmed(ctx)
+}
+
+// programmed fails while the service proxy of a candidate has no rules for the
+// address: it may be late after the API server was away.
+func (r *Run) programmed(ctx context.Context) error {
+	for _, node := range r.Candidates {
+		rules, err := r.Box.Exec(ctx, node, "nft", "list", "map", "ip", "kube-proxy", "service-ips")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(rules, r.Addr.String()+" ") {
+			return fmt.Errorf("the proxy of %s has no rules for %s", node, r.Addr)
+		}
+	}
+	return nil
 }
 
 // eligible are the nodes that can have the address when all is well.
@@ -157,15 +176,15 @@ func (r *Run) watched(ctx context.Context) error {
 			return err
 		}
 		if c := meta.FindStatusCondition(speaker.Status.Conditions, v1alpha1.ConditionServiceProxyHealthy); c != nil && c.Status != metav1.ConditionTrue {
-			return fmt.Errorf("Speaker %s: %s: %s", node, c.Reason, c.Message)
+			return fmt.Errorf("speaker %s: %s: %s", node, c.Reason, c.Message)
 		}
 		for _, peer := range speaker.Status.Peers {
 			if slices.Contains(r.Candidates, peer.Node) && peer.BFD != "Up" {
-				return fmt.Errorf("Speaker %s: peer %s is %s", node, peer.Node, peer.BFD)
+				return fmt.Errorf("speaker %s: peer %s is %s", node, peer.Node, peer.BFD)
 			}
 		}
 		if n := len(speaker.Status.Peers); n > 0 && n < len(r.Candidates)-1 {
-			return fmt.Errorf("Speaker %s: %d peers, and the candidates are %v", node, n, r.Candidates)
+			return fmt.Errorf("speaker %s: %d peers, and the candidates are %v", node, n, r.Candidates)
 		}
 	}
 	return nil
@@ -242,12 +261,9 @@ func (s *Scene) restoreProcesses(ctx context.Context) error {
 		return err
 	}
 	if pid, ok := processes[apiServer]; ok && pid == 0 {
-		if err := s.Box.StartAgain(apiServer); err != nil {
+		if err := s.restoreAPI(ctx); err != nil {
 			return err
 		}
-	}
-	if err := s.Box.WaitForAPI(ctx); err != nil {
-		return err
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(processes)) {
@@ -261,6 +277,32 @@ func (s *Scene) restoreProcesses(ctx context.Context) error {
 	}
 	for _, node := range s.Box.Nodes() {
 		errs = append(errs, s.Box.WaitForProxy(ctx, node))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Scene) restoreAPI(ctx context.Context) error {
+	if err := s.Box.StartAgain(apiServer); err != nil {
+		return err
+	}
+	if err := s.Box.WaitForAPI(ctx); err != nil {
+		return err
+	}
+	return s.RenewClients(ctx)
+}
+
+// RenewClients starts the clients of the API server anew that are not Herald's:
+// when it was away they would wait up to a minute until they try again.
+func (s *Scene) RenewClients(ctx context.Context) error {
+	clients := []string{"kube-controller-manager"}
+	for _, node := range s.Box.Nodes() {
+		clients = append(clients, "kube-proxy-"+node)
+	}
+	var errs []error
+	for _, name := range clients {
+		if s.Box.Running(name) {
+			errs = append(errs, s.Box.Restart(ctx, name))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -330,7 +372,7 @@ func (s *Scene) pod(node string) string { return s.Service + "-" + node }
 
 // served waits until the EndpointSlices name the pod of a node as ready.
 func (s *Scene) served(ctx context.Context, node string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, restoreLimit)
 	defer cancel()
 	return poll(ctx, func(ctx context.Context) error {
 		list, err := s.Kube.DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{

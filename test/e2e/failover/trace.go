@@ -150,18 +150,6 @@ func (t Trace) during(is func(Probe) bool) time.Duration {
 	return sum
 }
 
-// LastAnswer is the time of the last probe that a host answered, zero when it
-// answered none.
-func (t Trace) LastAnswer(mac MAC) time.Time {
-	var last time.Time
-	for _, p := range t.Probes {
-		if slices.Contains(p.Answers, mac) {
-			last = p.Sent
-		}
-	}
-	return last
-}
-
 func (t Trace) after() []Probe {
 	i := slices.IndexFunc(t.Probes, func(p Probe) bool { return p.Sent.After(t.From) })
 	if i < 0 {
