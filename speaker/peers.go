@@ -101,7 +101,7 @@ func (c *course) lifeOf(path bfd.Path) life {
 // two owners, and both are to hear of each other at once, not when their session is up again.
 func (c *course) watchAbsent(p *place) {
 	for _, o := range p.peers {
-		if !o.path.Peer.IsValid() || c.Up[o.addr] || o.life.gone {
+		if c.Watch == nil || !o.path.Peer.IsValid() || c.Up[o.addr] || o.life.gone {
 			continue
 		}
 		c.Questions = append(c.Questions, l2.Question{Addr: o.addr, Interface: o.path.Interface, Every: askAbsent})
