@@ -217,7 +217,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role) {
 	verdict := Verdict{Reason: c.reason(p, v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
 	verdict.Asked = role.answers() || role.Phase == Blocked
-	every, ask := role.question()
+	every, ask := role.question(c.Now)
 	for _, i := range p.interfaces {
 		if role.answers() {
 			verdict.Interfaces = append(verdict.Interfaces, i.Name)

@@ -51,11 +51,11 @@ const (
 	// defence is the least time between two defences against our own kind; against strangers it is that of RFC 5227, 2.4.
 	defence        = 50 * time.Millisecond
 	defenceForeign = 10 * time.Second
-	// askBlocked is the time between two questions for an address that a stranger has; askOwned that in which an owner looks
-	// for strangers. After some of them without an answer the stranger is gone.
-	askBlocked = 10 * time.Second
-	askOwned   = 30 * time.Second
-	spare      = 5 * time.Second
+	// askOwned is the time between two looks for strangers by an owner, askStranger that for an address that one has, and
+	// strangerGone the silence after which it is gone.
+	askOwned     = 30 * time.Second
+	askStranger  = 5 * time.Second
+	strangerGone = 12 * time.Second
 )
 
 // Role is what is remembered of an address from one decision to the next.
@@ -96,12 +96,7 @@ func (r Role) conflict(now time.Time) bool {
 }
 
 // conflictEnd is when a stranger is gone that is not heard again.
-func (r Role) conflictEnd() time.Time {
-	if r.Phase == Blocked {
-		return r.ForeignAt.Add(2*askBlocked + spare)
-	}
-	return r.ForeignAt.Add(2*askOwned + spare)
-}
+func (r Role) conflictEnd() time.Time { return r.ForeignAt.Add(strangerGone) }
 
 // answers says whether this node answers for the address.
 func (r Role) answers() bool { return r.Phase == Owning || r.Phase == Yielding }
@@ -380,15 +375,18 @@ func (r Role) wake(v *view) time.Time {
 }
 
 // question is how often the network is asked for the address: zero for once, false for not at all.
-func (r Role) question() (every time.Duration, ask bool) {
+func (r Role) question(now time.Time) (every time.Duration, ask bool) {
 	switch r.Phase {
 	case Asking:
 		return askFirst / 3, true
 	case Waiting:
 		return askLost, !r.Alive
 	case Blocked:
-		return askBlocked, true
+		return askStranger, true
 	case Owning:
+		if r.conflict(now) {
+			return askStranger, true
+		}
 		return askOwned, true
 	}
 	return 0, false

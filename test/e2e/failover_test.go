@@ -445,7 +445,11 @@ func (w *world) take(addr netip.Addr, announce bool) (mac string, release func()
 func (w *world) conflicting(addr netip.Addr, mac string) {
 	w.Helper()
 	w.eventually(fmt.Sprintf("VirtualIP %s is in conflict with %s", addr, mac), func() error {
-		condition := meta.FindStatusCondition(w.virtualIP(addr).Status.Conditions, v1alpha1.ConditionConflict)
+		vip, err := herald.VirtualIPs.Get(w.ctx, v1alpha1.VirtualIPName(addr), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		condition := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionConflict)
 		if condition == nil || condition.Status != metav1.ConditionTrue {
 			return fmt.Errorf("condition %+v", condition)
 		}
