@@ -77,7 +77,7 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 		if _, changed := told(vips[name], w.Node, verdict, time.Time{}); !changed {
 			continue
 		}
-		if verdict.Tells {
+		if verdict.Tells && verdict.Reason != v1alpha1.Conflict {
 			// It may be settled in a moment; somebody else may announce it.
 			w.queue.AddAfter(name, noDelay)
 			continue
