@@ -122,8 +122,10 @@ func nodeNumber(node string) byte {
 	return byte(n)
 }
 
-func nodeAddr(node string) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, nodeNumber(node)}) }
-func nodeMAC(node string) [6]byte     { return [6]byte{2, 0, 0, 0, 0, nodeNumber(node)} }
+func nodeAddr(node string) netip.Addr {
+	return netip.AddrFrom4([4]byte{198, 51, 100, nodeNumber(node)})
+}
+func nodeMAC(node string) [6]byte { return [6]byte{2, 0, 0, 0, 0, nodeNumber(node)} }
 
 func peersOf(candidates []string) []v1alpha1.L2Peer {
 	var peers []v1alpha1.L2Peer
@@ -199,14 +201,17 @@ func (p *play) change(words []string) {
 			p.t.Fatalf("bfd %s?", words[2])
 		}
 		p.s.States[status.Path] = status
-	case "claim": // address, host, yielding or newer
+	case "claim": // address, host, yielding, newer or older
 		addr := netip.MustParseAddr(words[1])
 		c := l2.Claim{Addr: addr, Interface: "eth0", MAC: [6]byte{0xfe, 1, 2, 3, 4, 5}, Time: p.s.Now}
 		if words[2] != "stranger" {
 			c.MAC, c.Marked, c.Yielding = nodeMAC(words[2]), true, words[3] == "yielding"
 			c.Term = term(p.vip(words[1]))
-			if words[3] == "newer" {
+			switch words[3] {
+			case "newer":
 				c.Term++
+			case "older":
+				c.Term--
 			}
 		}
 		p.s.Claims[addr] = append(slices.DeleteFunc(slices.Clone(p.s.Claims[addr]), func(o l2.Claim) bool { return o.MAC == c.MAC }), c)

@@ -126,6 +126,23 @@ func TestHealedPartitionHasOneOwnerAtOnce(t *testing.T) {
 	}
 }
 
+func TestOwnerThatIsCutOffFromTheAPIServerIsReplacedAndYields(t *testing.T) {
+	f, owner := owned(t, 8, 3)
+	f.change("%s is cut off from the API server", owner.name)
+	owner.deaf = true
+	f.pass(t, 12*time.Second)
+	kept := f.wantOne(t)
+	if kept == owner.name {
+		t.Fatalf("it was not replaced\n%s", f)
+	}
+	f.change("%s hears the API server again", owner.name)
+	owner.deaf = false
+	f.pass(t, 10*time.Second)
+	if f.wantOne(t) != kept {
+		t.Fatalf("it came back\n%s", f)
+	}
+}
+
 // Whatever happens, and in whatever order: when all is well again there is one owner, and there were never two for longer
 // than it takes to hear of each other.
 func TestOneOwnerWhateverHappens(t *testing.T) {
@@ -142,7 +159,7 @@ func TestOneOwnerWhateverHappens(t *testing.T) {
 		f.change("all is well")
 		f.apiDown, f.cutMesh = false, false
 		for _, h := range f.hosts {
-			h.part, h.power = 0, true
+			h.part, h.power, h.deaf = 0, true, false
 			if !h.well {
 				h.well = true
 				f.measure(h)
@@ -163,7 +180,7 @@ func TestOneOwnerWhateverHappens(t *testing.T) {
 // fault does something to the fleet, or mends it.
 func (f *fleet) fault() {
 	h := f.hosts[f.random.IntN(len(f.hosts))]
-	switch f.random.IntN(8) {
+	switch f.random.IntN(9) {
 	case 0:
 		h.part = 1 - h.part
 		f.change("%s is in part %d", h.name, h.part)
@@ -197,6 +214,9 @@ func (f *fleet) fault() {
 			f.change("%s leaves", h.name)
 		}
 	case 7:
+		h.deaf = !h.deaf
+		f.change("%s is cut off from the API server: %v", h.name, h.deaf)
+	case 8:
 		f.change("nothing")
 	}
 }

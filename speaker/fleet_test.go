@@ -45,6 +45,7 @@ type host struct {
 	part    int
 	power   bool
 	running bool // the speaker
+	deaf    bool // cut off from the API server alone
 	leaving time.Time
 	well    bool // the service proxy
 	s       Snapshot
@@ -112,7 +113,7 @@ func (f *fleet) measure(h *host) {
 	h.due = true
 }
 
-func (f *fleet) reachesAPI(h *host) bool { return h.power && h.part == 0 && !f.apiDown }
+func (f *fleet) reachesAPI(h *host) bool { return h.power && h.part == 0 && !h.deaf && !f.apiDown }
 func (f *fleet) linked(a, b *host) bool  { return a.power && b.power && a.part == b.part }
 func (f *fleet) host(name string) *host {
 	return f.hosts[slices.IndexFunc(f.hosts, func(h *host) bool { return h.name == name })]

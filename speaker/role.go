@@ -227,7 +227,7 @@ func (r Role) wait(v *view) Role {
 	if asked < least || r.First && !v.ready && asked < rulesDelay {
 		return r
 	}
-	return r.own(v, "")
+	return r.own(v, "", nil)
 }
 
 // patience is how long to ask before the address is taken.
@@ -241,12 +241,14 @@ func (r Role) patience(v *view) time.Duration {
 	return askAgain
 }
 
-// own takes the address. The node that handed it over is known when it said so.
-func (r Role) own(v *view, from string) Role {
+// own takes the address, from a node that has claimed it last or without having heard of any.
+func (r Role) own(v *view, from string, last *claim) Role {
 	r = r.enter(Owning, v.now)
 	r.Round++
 	switch {
-	case from != "":
+	case last != nil && !last.Yielding:
+		r.Why = "took over from node " + from + ", which is no candidate any more"
+	case last != nil:
 		r.Why = "took over from node " + from + ", which handed it over"
 	case v.owner == "":
 		r.Why = "is the first candidate that can serve"
@@ -289,16 +291,16 @@ func (r Role) meet(v *view, c *claim) Role {
 		if c.Time.Before(r.Since) {
 			return r
 		}
-		if c.Yielding {
+		if v.takes(c) {
 			if v.bar == "" && v.listed && v.unfit == "" && v.turn {
-				return r.own(v, name)
+				return r.own(v, name, c)
 			}
 			return r
 		}
 		r = r.enter(Waiting, v.now)
 		r.Other, r.Alive = c.node, c.node != "" && v.life(c.node).alive()
 	case Waiting:
-		if c.Yielding && v.turn {
+		if v.takes(c) && v.turn {
 			return r.ask(v)
 		}
 		r.Other = c.node
@@ -321,6 +323,12 @@ func (r Role) meet(v *view, c *claim) Role {
 		}
 	}
 	return r
+}
+
+// takes says whether an address may be taken from who has it: who yields it, or goes by an older VirtualIP and is not a
+// candidate any more, as one that is cut off from the API server.
+func (v *view) takes(c *claim) bool {
+	return c.Yielding || c.Marked && c.Term < v.term && c.rank < 0
 }
 
 // loses says whether another owner has the better right: it goes by a newer VirtualIP, or is listed before this node in

@@ -40,10 +40,6 @@ func reasonsPage() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	frames, err := constants("speaker/l2", "Reason")
-	if err != nil {
-		return "", err
-	}
 	var b strings.Builder
 	b.WriteString("# Conditions, reasons and events\n\n" +
 		"One word serves the condition, the event, the metric label and the log. `kubectl describe` shows it with a message.\n\n## Conditions\n\n")
@@ -70,12 +66,21 @@ func reasonsPage() (string, error) {
 		fmt.Fprintf(&b, "\n## Reasons on %s\n\n%s", title, table([]string{"Reason", "Meaning"}, byKind[kind]))
 	}
 
-	rows = nil
-	for _, c := range frames {
-		rows = append(rows, []string{code(c.value), c.docWithoutName()})
+	for _, sensor := range []struct{ dir, title, where string }{
+		{"speaker/l2", "Reasons why a frame is not answered", "The label `reason` of the metric `herald_l2_dropped_total`."},
+		{"speaker/bfd", "Reasons why a BFD packet is not taken", "The label `reason` of the metric `herald_bfd_dropped_total`."},
+		{"speaker/health", "Reasons why a service proxy or a Local Service is not well", "In messages, in the log, and the label `reason` of the metric `herald_health_probes_total`."},
+	} {
+		reasons, err := constants(sensor.dir, "Reason")
+		if err != nil {
+			return "", err
+		}
+		rows = nil
+		for _, c := range reasons {
+			rows = append(rows, []string{code(c.value), c.docWithoutName()})
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s", sensor.title, sensor.where, table([]string{"Reason", "Meaning"}, rows))
 	}
-	fmt.Fprintf(&b, "\n## Reasons why a frame is not answered\n\nThe label `reason` of the metric `herald_l2_dropped_total`.\n\n%s",
-		table([]string{"Reason", "Meaning"}, rows))
 	return b.String(), nil
 }
 

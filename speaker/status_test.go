@@ -1,0 +1,79 @@
+package speaker
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+)
+
+func TestTold(t *testing.T) {
+	owned := Verdict{Interfaces: []string{"eth0"}, Why: "had it before", Asked: true}
+	stranger := owned
+	stranger.Conflict, stranger.Foreign = true, [6]byte{0xfe, 0, 0, 0, 0, 1}
+	dead := Verdict{Reason: v1alpha1.ProxyNotHealthy, Why: "ProxyHung", Tells: true}
+	quiet := Verdict{Reason: v1alpha1.NotFirst}
+	for _, tt := range []struct {
+		name     string
+		verdicts []Verdict // one after the other
+		want     string
+	}{
+		{"the owner says so", []Verdict{owned}, "node-1 Announced=True/Announced: Node node-1 answers on eth0; it had it before."},
+		{"who is none says nothing", []Verdict{quiet}, "nothing"},
+		{"and leaves what the owner said", []Verdict{owned, quiet}, "node-1 Announced=True/Announced: Node node-1 answers on eth0; it had it before."},
+		{"nobody can serve", []Verdict{owned, dead}, " Announced=False/ProxyNotHealthy: Node node-1 cannot serve: its service proxy is not well (ProxyHung), and no other candidate is alive."},
+		{"a stranger has it", []Verdict{stranger}, "node-1 Announced=True/Announced: Node node-1 answers on eth0; it had it before. Conflict=True/Conflict: The host with the MAC address fe:00:00:00:00:01 answers for 198.51.100.200."},
+		{"and is gone", []Verdict{stranger, owned}, "node-1 Announced=True/Announced: Node node-1 answers on eth0; it had it before. Conflict=False/NoConflict: No other host answers for the address any more."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			vip := newPlay(t, []byte(vipYAML)).s.VirtualIPs[0]
+			for _, verdict := range tt.verdicts {
+				vip, _ = told(vip, "node-1", verdict, epoch)
+				if _, again := told(vip, "node-1", verdict, epoch.Add(time.Hour)); again {
+					t.Error("would be written again")
+				}
+			}
+			got := "nothing"
+			for i, kind := range []string{v1alpha1.ConditionAnnounced, v1alpha1.ConditionConflict} {
+				c := meta.FindStatusCondition(vip.Status.Conditions, kind)
+				if c == nil {
+					continue
+				}
+				if i == 0 {
+					got = vip.Status.Owner
+				}
+				got += fmt.Sprintf(" %s=%s/%s: %s", c.Type, c.Status, c.Reason, c.Message)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// BenchmarkDecide is what a node with a third of the addresses does each time something happens.
+func BenchmarkDecide(b *testing.B) {
+	for _, count := range []int{100, 1000, 3000} {
+		b.Run(fmt.Sprintf("addresses=%d", count), func(b *testing.B) {
+			f := newFleet(1, 3)
+			h := f.hosts[0]
+			for i := range count {
+				vip := f.truth.DeepCopy()
+				vip.Spec.Address = fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)
+				vip.Name = vip.Spec.Address
+				names := []string{"node-1", "node-2", "node-3"}
+				vip.Spec.L2.Candidates = append(names[i%3:], names[:i%3]...)
+				h.s.VirtualIPs = append(h.s.VirtualIPs, vip)
+			}
+			h.s.Now = epoch
+			for b.Loop() {
+				h.s.Now = h.s.Now.Add(time.Millisecond)
+				h.s.Before = Decide(h.s)
+			}
+		})
+	}
+}
