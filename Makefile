@@ -76,7 +76,7 @@ bench: build kubernetes ## Benchmarks: packages, and a storm of Services in a cl
 .PHONY: bench-failover
 bench-failover: ## What failures cost clients, case by case (root; ROUNDS=20 CASES=power-loss,drain SPEAKER_ARGS=… REALTIME=1)
 	@$(MAKE) --no-print-directory kubernetes >&2
-	@go -C test/e2e run ./bench/failover -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime)
+	@go -C test/e2e run ./bench/failover -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-failover
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called

@@ -200,8 +200,8 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 		return // the API server lets none pass
 	}
 	p := c.place(vip, addr)
-	v := c.view(vip, addr, p)
 	before := c.Before.Roles[vip.Name]
+	v := c.view(vip, addr, p, before)
 	role := next(before, v)
 	if role.Phase == Owning && slices.ContainsFunc(p.peers, func(o peer) bool { return c.back[o.addr] }) {
 		role.Round++ // the network may have been in parts: whoever else has the address is to hear of us
@@ -242,8 +242,11 @@ func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role)
 	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn &&
 		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
 	c.Verdicts[name] = verdict
-	if role.Phase == Owning {
+	switch role.Phase {
+	case Owning:
 		c.watchAbsent(p)
+	case Asking:
+		c.askHosts(p, role)
 	}
 }
 
@@ -339,7 +342,7 @@ func (c *course) reached(peers []v1alpha1.L2Peer) (netip.Addr, string) {
 }
 
 // view is what the role for an address depends on.
-func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) *view {
+func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before Role) *view {
 	v := &view{
 		now:    c.Now,
 		node:   c.Node,
@@ -353,11 +356,7 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) *view 
 		ready:  c.ready(vip, addr),
 	}
 	v.bar = bar(vip, p)
-	for _, o := range p.peers {
-		if o.rank < p.rank && o.life.alive() {
-			v.turn = false
-		}
-	}
+	c.turn(v, p, before)
 	v.quarantined = vip.Spec.Hold == v1alpha1.Conflict && p.rank >= 0 && v.turn && len(p.interfaces) > 0
 	if reason, why := c.local(vip, addr, p); v.unfit == "" && reason != "" {
 		v.unfit, p.notServed = reason, why
@@ -380,6 +379,45 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) *view 
 		return life{gone: true, how: "which is no candidate any more"}
 	}
 	return v
+}
+
+// turn finds out whether it is this node's turn, and what is known of the owner before.
+func (c *course) turn(v *view, p *place, before Role) {
+	living := 0
+	owner := peer{}
+	for _, o := range p.peers {
+		if o.rank < p.rank && o.life.alive() {
+			living++
+		}
+		if o.node == v.owner || v.owner == "" && o.rank == 0 {
+			owner = o
+		}
+	}
+	if owner.node != "" && !owner.life.alive() {
+		v.present = c.heardSince(owner.addr, before.Since)
+		if c.Watch != nil {
+			v.stall = c.Watch.Interval * time.Duration(c.Watch.Multiplier)
+		}
+	}
+	if living == 0 {
+		return
+	}
+	v.turn = false
+	if owner.node == "" || owner.life.alive() {
+		return
+	}
+	// Those before this one should have taken the address. They may not be able to serve it, or go by another version of the
+	// VirtualIP and wait for this one.
+	at := c.States[owner.path].Time.Add(time.Duration(living) * (letLie + v.stall))
+	v.turn = !c.Now.Before(at)
+	if !v.turn {
+		c.again(at)
+	}
+}
+
+// heardSince says whether a host has claimed an address of its own since then.
+func (c *course) heardSince(addr netip.Addr, since time.Time) bool {
+	return slices.ContainsFunc(c.Claims[addr], func(claim l2.Claim) bool { return !claim.Time.Before(since) })
 }
 
 // bar says why nobody may answer for an address.

@@ -114,6 +114,15 @@ func (c *course) watchAbsent(p *place) {
 	}
 }
 
+// askHosts asks the network for the hosts of candidates that are lost: whether it is their speakers alone.
+func (c *course) askHosts(p *place, role Role) {
+	for _, o := range p.peers {
+		if o.life.lost && o.path.Peer.IsValid() && c.Watch != nil {
+			c.Questions = append(c.Questions, l2.Question{Addr: o.addr, Interface: o.path.Interface, Every: askAbsent, Round: role.Asks})
+		}
+	}
+}
+
 // silent says whether nothing has been heard of a speaker's host since its session went, or not of late.
 func (c *course) silent(o peer) bool {
 	for _, claim := range c.Claims[o.addr] {

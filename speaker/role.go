@@ -44,6 +44,8 @@ const (
 	// silence is how long an owner that BFD has lost must not answer to be lost indeed; it is asked each askLost.
 	silence = 700 * time.Millisecond
 	askLost = 200 * time.Millisecond
+	// letLie is how long each candidate has to take an address whose owner is lost, before it is the turn of the next.
+	letLie = 500 * time.Millisecond
 	// yieldUnfit and yieldUnlisted are how long an address is answered that nobody takes: by a node that cannot serve it,
 	// and by one that the controller does not want any more.
 	yieldUnfit    = 3 * time.Second
@@ -113,8 +115,12 @@ type view struct {
 	rank   int
 	// unfit says why this node cannot serve the address.
 	unfit v1alpha1.Reason
-	// turn: no candidate before this node is alive.
+	// turn: no candidate before this node is alive, or those that are have let the address lie.
 	turn bool
+	// present: the host of the last owner, which is lost, has answered since it was asked for; stall is how long its speaker
+	// may stand still then.
+	present bool
+	stall   time.Duration
 	// fresh: nobody has announced the address yet. ready: the service proxy has written its rules.
 	fresh, ready bool
 	// owner is who had the address last, by the VirtualIP's status.
@@ -230,13 +236,16 @@ func (r Role) wait(v *view) Role {
 	return r.own(v, "", nil)
 }
 
-// patience is how long to ask before the address is taken.
+// patience is how long to ask before the address is taken. When the host of the lost owner answers, and only its speaker does
+// not, there is time: the host forwards for all who know it. The speaker may be dead, or just not have got a processor.
 func (r Role) patience(v *view) time.Duration {
 	switch {
 	case r.First:
 		return askFirst
 	case v.owner != v.node && v.life(v.owner).alive():
 		return askLiving
+	case v.present:
+		return askAgain + v.stall
 	}
 	return askAgain
 }

@@ -192,6 +192,9 @@ func (s *Scene) Play(ctx context.Context, c Case) (trace *Trace, err error) {
 		return nil, errors.Join(err, end, s.Restore(ctx))
 	}
 	settled := run.Settle(ctx, c.Moves, recovery)
+	if settled != nil {
+		settled = fmt.Errorf("%s had the address, the candidates were %v: %w", run.Owner, run.Candidates, settled)
+	}
 	seen, end := run.End()
 	return &seen, errors.Join(settled, end, s.Restore(ctx))
 }

@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -139,6 +140,11 @@ func (t Trace) Silent() time.Duration {
 	return t.during(func(p Probe) bool { return len(p.Answers) == 0 })
 }
 
+// dual are the probes after From that two hosts or more answered.
+func (t Trace) dual() []Probe {
+	return slices.DeleteFunc(slices.Clone(t.after()), func(p Probe) bool { return len(p.Answers) < 2 })
+}
+
 func (t Trace) during(is func(Probe) bool) time.Duration {
 	sum := time.Duration(0)
 	probes := t.after()
@@ -175,6 +181,13 @@ func (t Trace) String() string {
 	}
 	text += fmt.Sprintf(", served again after %d ms, silent %d ms, two owners %d ms",
 		t.Recovered().Milliseconds(), t.Silent().Milliseconds(), t.Dual().Milliseconds())
+	if dual := t.dual(); len(dual) > 0 {
+		var names []string
+		for _, mac := range dual[0].Answers {
+			names = append(names, t.Name(mac))
+		}
+		text += fmt.Sprintf(" (first %s after %d ms)", strings.Join(names, " and "), dual[0].Sent.Sub(t.From).Milliseconds())
+	}
 	if late := t.Late(); late > 5*interval {
 		text += fmt.Sprintf(", the client itself stood still for %d ms", late.Milliseconds())
 	}

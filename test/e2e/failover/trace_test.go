@@ -108,7 +108,7 @@ func TestSummaryIsALine(t *testing.T) {
 	if got, want := s.String(), "case=x rounds=2 p50_ms=221 p99_ms=221 max_ms=221 failed=2 moves=2 move_ms=10 dual_ms=10 errors=1"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got, want := trace.String(), "gap 221 ms, 1 failed (lost), served again after 211 ms, silent 0 ms, two owners 10 ms, the client itself stood still for 210 ms, node1 → 02:00:00:00:00:02 after 20 ms"; got != want {
+	if got, want := trace.String(), "gap 221 ms, 1 failed (lost), served again after 211 ms, silent 0 ms, two owners 10 ms (first node1 and 02:00:00:00:00:02 after 10 ms), the client itself stood still for 210 ms, node1 → 02:00:00:00:00:02 after 20 ms"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, want := (Summary{Case: Case{Name: "y"}}).String(), "case=y rounds=0 p50_ms=0 p99_ms=0 max_ms=0 failed=0 moves=0"; got != want {

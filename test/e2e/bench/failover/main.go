@@ -46,6 +46,7 @@ type options struct {
 	cases       string
 	speakerArgs string
 	realtime    bool
+	logs        string
 }
 
 func main() {
@@ -54,6 +55,7 @@ func main() {
 	flag.StringVar(&o.cases, "cases", "", "cases, with commas; all when empty")
 	flag.StringVar(&o.speakerArgs, "speaker-args", "", "further arguments of the speakers")
 	flag.BoolVar(&o.realtime, "realtime", false, "let speakers have real-time threads (CAP_SYS_NICE)")
+	flag.StringVar(&o.logs, "logs", "", "folder for the logs of the cluster after a round with an error")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -78,7 +80,11 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	err = measure(ctx, box, cases, o.rounds)
+	failed, err := measure(ctx, box, cases, o.rounds)
+	if failed && o.logs != "" {
+		err = errors.Join(err, os.RemoveAll(o.logs), os.CopyFS(o.logs, os.DirFS(box.Dir()+"/log")))
+		fmt.Fprintln(os.Stderr, "the logs are in", o.logs)
+	}
 	return errors.Join(err, box.Down(context.WithoutCancel(ctx)))
 }
 
@@ -109,19 +115,22 @@ type bench struct {
 	herald *client.Clients
 }
 
-func measure(ctx context.Context, box *sandbox.Sandbox, cases []failover.Case, rounds int) error {
+// measure plays the cases and prints a line each. failed says that a round had
+// an error.
+func measure(ctx context.Context, box *sandbox.Sandbox, cases []failover.Case, rounds int) (failed bool, err error) {
 	b := &bench{box: box}
 	if err := b.connect(ctx); err != nil {
-		return err
+		return false, err
 	}
 	for _, c := range cases {
 		summary, err := b.play(ctx, c, rounds)
+		failed = failed || summary.Errors > 0
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.Name, err)
+			return failed, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		fmt.Println(summary)
 	}
-	return nil
+	return failed, nil
 }
 
 func (b *bench) connect(ctx context.Context) error {
