@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -242,7 +243,15 @@ func (w *world) watchForDoubles(stop <-chan struct{}) {
 // under which they came were taken from them, and they have not moved yet.
 func (w *world) mayHaveShared(a, b *corev1.Service, addr netip.Addr) bool {
 	v, err := w.herald.VirtualIPs.Get(w.ctx, v1alpha1.VirtualIPName(addr), metav1.GetOptions{})
-	return err == nil && findClaim(v, "shop", a.Name) >= 0 && findClaim(v, "shop", b.Name) >= 0
+	if err == nil && findClaim(v, "shop", a.Name) >= 0 && findClaim(v, "shop", b.Name) >= 0 {
+		return true
+	}
+	// One may have moved, and been taken off the address, since we looked.
+	shows := func(name string) bool {
+		s, err := w.kube.CoreV1().Services("shop").Get(w.ctx, name, metav1.GetOptions{})
+		return err == nil && slices.Contains(shownBy(s), addr)
+	}
+	return !shows(a.Name) || !shows(b.Name)
 }
 
 // settled checks the end: Services and VirtualIPs say the same.
