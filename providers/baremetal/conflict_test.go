@@ -295,6 +295,28 @@ func TestConflictInUse(t *testing.T) {
 	w.untilVIPs()
 }
 
+// What speakers say while no controller runs is done when one starts.
+func TestConflictWhileNoControllerRan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32", "203.0.113.18/32")
+	_, stop := w.controller()
+	w.create(lb("web"))
+	w.until("web", "1", func() string { return strings.Repeat("1", len(shownBy(w.get("web")))) })
+	address := shownBy(w.get("web"))[0].String()
+	other := map[string]string{"203.0.113.17": "203.0.113.18", "203.0.113.18": "203.0.113.17"}[address]
+	w.rest()
+	stop()
+	w.says(address, disputed)
+	_, stop = w.controller()
+	w.untilService("web", other+" AddressAssigned")
+	w.told("web", "Normal AddressAssigned, Warning AddressConflict, Normal AddressAssigned")
+	stop()
+	w.says(address, silent)
+	w.controller()
+	w.untilVIPs(other + " web (NoReadyEndpoints)")
+}
+
 // Retained and in conflict: kept for its Service all along.
 func TestConflictOfARetainedAddress(t *testing.T) {
 	t.Parallel()
