@@ -190,7 +190,7 @@ func told(vip *v1alpha1.VirtualIP, node string, verdict Verdict, now time.Time) 
 	switch {
 	case desired.Status.Owner == owner:
 	case owner == "":
-		desired.Status.Owner, desired.Status.OwnerSince, changed = "", nil, true
+		desired.Status.Owner, changed = "", true // OwnerSince stays: the address has been in use
 	default:
 		since := metav1.NewTime(now)
 		desired.Status.Owner, desired.Status.OwnerSince, changed = owner, &since, true
