@@ -215,7 +215,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 
 // act is what the role for an address means.
 func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role) {
-	verdict := Verdict{Reason: c.reason(p, v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
+	verdict := Verdict{Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
 	verdict.Asked = role.answers() || role.Phase == Blocked
 	every, ask := role.question(c.Now)
 	for _, i := range p.interfaces {
@@ -251,7 +251,7 @@ func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role)
 }
 
 // reason says why this node does not answer; empty if it does.
-func (c *course) reason(p *place, v *view, role Role) v1alpha1.Reason {
+func (c *course) reason(v *view, role Role) v1alpha1.Reason {
 	switch {
 	case role.answers():
 		return ""

@@ -425,7 +425,8 @@ func (s *Speaker) snapshot() (Snapshot, bool) {
 	for _, status := range s.Watcher.States() {
 		snapshot.States[status.Path] = status
 	}
-	node, key := s.node, keys{}
+	node := s.node
+	var key keys
 	if s.saved != nil && !s.synced() {
 		snapshot.VirtualIPs, key = s.saved.VirtualIPs, keys{s.saved.Key, s.saved.OtherKey}
 	} else {

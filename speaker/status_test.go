@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func BenchmarkDecide(b *testing.B) {
 				vip.Spec.Address = fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)
 				vip.Name = vip.Spec.Address
 				names := []string{"node-1", "node-2", "node-3"}
-				vip.Spec.L2.Candidates = append(names[i%3:], names[:i%3]...)
+				vip.Spec.L2.Candidates = slices.Concat(names[i%3:], names[:i%3])
 				h.s.VirtualIPs = append(h.s.VirtualIPs, vip)
 			}
 			h.s.Now = epoch
