@@ -12,7 +12,15 @@ type liveness struct {
 	leases map[string]heartbeat
 	// doubt is when most speakers first seemed dead at once.
 	doubt time.Time
+	// heard is when any Lease was last seen renewed.
+	heard time.Time
 }
+
+// deaf is how long no Lease at all has to go without being renewed for us to be
+// the ones who do not hear: speakers renew theirs every 3 s. That time then
+// counts against nobody.
+const deaf = 5 * time.Second
+
 
 type heartbeat struct {
 	renewed  string // the last renewTime seen, to tell a renewal from a relist
@@ -49,7 +57,22 @@ func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
 	if !known && now.Sub(spec.RenewTime.Time) > beat.duration+staleAtFirstSight {
 		beat.dead = true
 	}
+	l.hear(now)
 	l.leases[lease.Name] = beat
+}
+
+// hear takes down that the API server told of a renewal. If it had told of none
+// for long, it was away, or we were: who was alive before is given that time.
+func (l *liveness) hear(now time.Time) {
+	if gap := now.Sub(l.heard); !l.heard.IsZero() && gap > deaf {
+		for node, beat := range l.leases {
+			if !beat.dead {
+				beat.seen = earliest(beat.seen.Add(gap), now)
+				l.leases[node] = beat
+			}
+		}
+	}
+	l.heard = now
 }
 
 func (l *liveness) forget(node string) { delete(l.leases, node) }
@@ -82,7 +105,8 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 		l.doubt = time.Time{}
 		return false, next
 	}
-	if l.doubt.IsZero() && len(silent) > 1 && len(silent) > living {
+	alone := len(silent)+living == 1
+	if l.doubt.IsZero() && !alone && (len(silent) > living || now.Sub(l.heard) > deaf) {
 		l.doubt = now
 	}
 	if !l.doubt.IsZero() {
@@ -101,6 +125,13 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
 		return b
 	}
 	return a

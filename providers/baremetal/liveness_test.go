@@ -66,17 +66,26 @@ func TestLiveness(t *testing.T) {
 		{"one of three falls silent", []moment{{0, "a renews", "a, next 10"}, {4, "b renews", "a b, next 10"}, {5, "c renews", "a b c, next 10"}, {10, "", "b c, next 14"}}},
 		{"most of three at once: doubt, for one more Lease", []moment{
 			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {5, "c renews", "a b c, next 10"},
-			{9, "c renews", "a b c, next 10"}, {10, "", "a b c, next 19"}, {18, "c renews", "a b c, next 20"}, {20, "", "c, next 28"}}},
+			{9, "c renews", "a b c, next 10"}, {10, "", "a b c, next 19"}, {13, "c renews", "a b c, next 20"},
+			{18, "c renews", "a b c, next 20"}, {20, "", "c, next 28"}}},
 		{"all of two: doubt", []moment{{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {10, "", "a b, next 20"}, {19, "", "a b, next 20"}, {20, "", ""}}},
 		{"doubt ends when they are back", []moment{
-			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {12, "", "a b, next 22"}, {13, "a renews", "a b, next 22"},
-			{14, "b renews", "a b, next 23"}, {23, "b renews", "b, next 33"}}},
+			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {12, "", "a b, next 22"}, {13, "a renews", "a b, next 23"},
+			{14, "b renews", "a b, next 23"}, {18, "b renews", "a b, next 23"}, {22, "b renews", "a b, next 23"},
+			{23, "", "b, next 32"}}},
 		{"who comes back last is not dead for it", []moment{
 			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {0, "c renews", "a b c, next 10"}, {10, "", "a b c, next 20"},
-			{12, "a renews", "a b c, next 20"}, {13, "b renews", "a b c, next 20"}, {15, "c renews", "a b c, next 22"}}},
+			{12, "a renews", "a b c, next 22"}, {13, "b renews", "a b c, next 22"}, {15, "c renews", "a b c, next 22"}}},
 		{"who does not come back is", []moment{
 			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {0, "c renews", "a b c, next 10"}, {10, "", "a b c, next 20"},
-			{12, "a renews", "a b c, next 20"}, {13, "b renews", "a b c, next 20"}, {20, "", "a b, next 22"}}},
+			{12, "a renews", "a b c, next 22"}, {13, "b renews", "a b c, next 22"}, {16, "a renews", "a b c, next 22"},
+			{17, "b renews", "a b c, next 22"}, {22, "", "a b, next 26"}}},
+		{"time in which nobody is heard counts against nobody", []moment{
+			{0, "a renews", "a, next 10"}, {1, "b renews", "a b, next 10"}, {2, "c renews", "a b c, next 10"},
+			{9, "a renews", "a b c, next 18"}, {11, "", "a b c, next 18"}, {13, "a renews", "a b c, next 18"}, {18, "", "a c, next 19"}}},
+		{"nor while it lasts", []moment{
+			{0, "a renews", "a, next 10"}, {1, "b renews", "a b, next 10"}, {2, "c renews", "a b c, next 10"},
+			{10, "", "a b c, next 11"}, {12, "", "a b c, next 20"}, {14, "a renews", "a b c, next 23"}, {15, "b renews", "a b c, next 24"}}},
 		{"one doubt after the other has its own time", []moment{
 			{0, "a renews", "a, next 10"}, {0, "b renews", "a b, next 10"}, {10, "", "a b, next 20"}, {20, "", ""},
 			{21, "a renews", "a, next 31"}, {21, "b renews", "a b, next 31"}, {31, "", "a b, next 41"}, {41, "", ""}}},

@@ -253,7 +253,13 @@ func (s *Scene) restoreNetwork(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// restoreProcesses starts what was started once and does not run, the API
+// breakable says whether a case ends processes of that name. Others that do not
+// run were stopped by somebody else, for good.
+func breakable(name string) bool {
+	return strings.HasPrefix(name, "kube-") || strings.HasPrefix(name, "speaker-")
+}
+
+// restoreProcesses starts what a case may have ended and does not run, the API
 // server first; and wakes what was put to sleep.
 func (s *Scene) restoreProcesses(ctx context.Context) error {
 	processes, err := s.Box.Processes()
@@ -268,7 +274,7 @@ func (s *Scene) restoreProcesses(ctx context.Context) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(processes)) {
 		switch {
-		case name == apiServer:
+		case name == apiServer, !breakable(name):
 		case processes[name] == 0:
 			errs = append(errs, s.Box.StartAgain(name))
 		case strings.HasPrefix(name, "kube-proxy-"):
