@@ -21,7 +21,6 @@ type liveness struct {
 // counts against nobody.
 const deaf = 5 * time.Second
 
-
 type heartbeat struct {
 	renewed  string // the last renewTime seen, to tell a renewal from a relist
 	seen     time.Time

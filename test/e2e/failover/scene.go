@@ -253,10 +253,11 @@ func (s *Scene) restoreNetwork(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// breakable says whether a case ends processes of that name. Others that do not
-// run were stopped by somebody else, for good.
+// breakable says whether a case may end processes of that name; the controller
+// manager ends itself when it loses its leadership in an outage. Others that do
+// not run were stopped by somebody else, for good.
 func breakable(name string) bool {
-	return strings.HasPrefix(name, "kube-") || strings.HasPrefix(name, "speaker-")
+	return name == "controller" || strings.HasPrefix(name, "kube-") || strings.HasPrefix(name, "speaker-")
 }
 
 // restoreProcesses starts what a case may have ended and does not run, the API
