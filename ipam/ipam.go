@@ -92,8 +92,9 @@ func (a *Allocator) arrange() {
 }
 
 // Hold records that the Service holds the address, whatever the pools and the rules of sharing say: the caller knows
-// it for a fact. It replaces what the Service claimed of that address before. After a restart, hold everything before
-// the first Assign, with sharing keys: a Service is moved away from who does not seem to share with it.
+// it for a fact. It replaces what the Service claimed of that address before; a scope that is not known leaves the one
+// before. After a restart, hold everything before the first Assign, with sharing keys: a Service is moved away from who
+// does not seem to share with it.
 func (a *Allocator) Hold(addr netip.Addr, key Key, claim Claim) {
 	h := a.holding(addr)
 	a.forget(addr, h)
@@ -101,6 +102,9 @@ func (a *Allocator) Hold(addr netip.Addr, key Key, claim Claim) {
 	if !found {
 		h.holders = slices.Insert(h.holders, i, holder{Key: key})
 		insert(a.held, key, addr)
+	}
+	if claim.Scope == "" {
+		claim.Scope = h.holders[i].Scope
 	}
 	h.holders[i].Claim = claim
 	a.learn(addr, h)

@@ -115,6 +115,9 @@ type Claim struct {
 	// UID of the Service.
 	// +optional
 	UID types.UID `json:"uid,omitempty"`
+	// Share is the sharing key under which the Service has the address; empty is shared with nobody.
+	// +optional
+	Share string `json:"share,omitempty"`
 	// Ports that the Service serves on the address.
 	// +optional
 	// +listType=atomic

@@ -59,12 +59,7 @@ func concurrency(t *testing.T, controllers int) {
 		writing.Go(func() {
 			for range actions / writers {
 				w.act(rnd, fmt.Sprintf("s%d", i+writers*rnd.IntN(services/writers)))
-				if controllers == 1 {
-					// Two remember different sharing keys of a Service that is
-					// refused, and would never agree in a pool that other
-					// hosts fill.
-					w.dispute(rnd)
-				}
+				w.dispute(rnd)
 				time.Sleep(time.Duration(rnd.IntN(5)) * time.Millisecond)
 			}
 		})

@@ -161,7 +161,8 @@ func (l *ledger) mirror(addr netip.Addr) {
 			claim := &vip.Spec.Claims[i]
 			key := ipam.Key{Namespace: claim.Namespace, Name: claim.Name}
 			wanted[key] = true
-			if !slices.Contains(l.allocator.Held(key), addr) {
+			// What is on its way is newer than what the VirtualIP says.
+			if _, busy := l.writing[addr][key]; !busy || !slices.Contains(l.allocator.Held(key), addr) {
 				l.allocator.Hold(addr, key, l.holding(claim, vip.Spec.Pool))
 			}
 		}

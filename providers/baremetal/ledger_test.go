@@ -129,6 +129,43 @@ func TestLedgerHoldsUntilTheReleaseIsWritten(t *testing.T) {
 	l.want(t, "done", "[]")
 }
 
+// Who may join an address depends on what its VirtualIP says, and neither on
+// what was known before nor on what the Service asks for meanwhile.
+func TestLedgerTakesTheSharingKeyOfTheVirtualIP(t *testing.T) {
+	under := func(share string, version int) *v1alpha1.VirtualIP {
+		v := life(vip(seventeen, "web"), "u1", version)
+		v.Spec.Claims[0].Share = share
+		return v
+	}
+	joins := func(l *ledger, share string) bool {
+		return l.allocator.Check(&ipam.Request{
+			Key: keyNamed("api"), Families: []ipam.Family{ipam.IPv4}, Share: share, Ports: []ipam.Port{{Protocol: "TCP", Port: 443}},
+		}, seventeen) == nil
+	}
+	l := plainLedger()
+	for _, c := range []struct {
+		name  string
+		do    func()
+		joins string
+	}{
+		{"as it was found", func() { l.see(under("dns", 5)) }, "dns"},
+		{"another controller wrote it", func() { l.see(under("web", 6)) }, "web"},
+		{"decided, on its way", func() {
+			l.allocator.Hold(seventeen, keyNamed("web"), ipam.Claim{Pool: "public", Share: "new"})
+			l.begin(seventeen, keyNamed("web"), "")
+		}, "new"},
+		{"told of while on its way", func() { l.see(under("other", 7)) }, "new"},
+		{"not written", func() { l.done(seventeen, keyNamed("web")) }, "other"},
+	} {
+		c.do()
+		for _, share := range []string{"dns", "web", "new", "other"} {
+			if got, want := joins(l, share), share == c.joins; got != want {
+				t.Errorf("%s: joined with key %q %t, want %t", c.name, share, got, want)
+			}
+		}
+	}
+}
+
 func TestLedgerReservations(t *testing.T) {
 	assigned := func(l *ledger, name string) string {
 		given, err := l.allocator.Assign(&ipam.Request{Key: keyNamed(name), Families: []ipam.Family{ipam.IPv4}, Addresses: []netip.Addr{seventeen}})

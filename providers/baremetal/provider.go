@@ -132,7 +132,7 @@ func newQueue[T comparable](name string) workqueue.TypedRateLimitingInterface[T]
 		workqueue.TypedRateLimitingQueueConfig[T]{Name: name})
 }
 
-// holding completes a claim with what stands on its Service.
+// holding completes a claim with the selector of its Service.
 func (p *Provider) holding(claim *v1alpha1.Claim, pool string) ipam.Claim {
 	service, err := p.services.Services(claim.Namespace).Get(claim.Name)
 	if err != nil {

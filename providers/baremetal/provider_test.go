@@ -108,6 +108,37 @@ func TestRefusedServiceKeepsItsAddress(t *testing.T) {
 	}
 }
 
+// A neighbour that gives up the common key and is refused stays where it is,
+// and harms nobody, whichever controller looks, and since when.
+func TestRefusedServiceKeepsItsNeighbours(t *testing.T) {
+	shared := annotated(annotations.Share, "dns")
+	alone := func(s *corev1.Service) { delete(s.Annotations, annotations.Share) }
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32", "203.0.113.20/32")
+	_, stop := w.controller()
+	w.create(lb("mail", annotated(annotations.Addresses, "203.0.113.20")))
+	w.untilService("mail", "203.0.113.20 AddressAssigned")
+	w.create(lb("api", shared))
+	w.untilService("api", "203.0.113.17 AddressAssigned")
+	w.create(lb("web", shared, onPort(443)))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	w.edit("web", alone, annotated(annotations.Addresses, "203.0.113.20"))
+	w.untilService("web", "203.0.113.17 NotShared")
+	w.create(lb("news", shared, onPort(444)))
+	w.untilService("news", "203.0.113.17 AddressAssigned")
+	written := len(w.rest())
+
+	stop()
+	w.controller()
+	if after := w.since(written); len(after) > 0 {
+		t.Errorf("written after a restart: %q", after)
+	}
+	w.delete("mail")
+	w.untilService("web", "203.0.113.20 AddressAssigned")
+	w.untilService("api", "203.0.113.17 AddressAssigned")
+	w.untilService("news", "203.0.113.17 AddressAssigned")
+}
+
 func TestExhaustedPool(t *testing.T) {
 	w := newWorld(t)
 	w.pool("public", nil, "203.0.113.17/32")

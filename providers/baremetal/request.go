@@ -67,6 +67,9 @@ func claimFor(service *corev1.Service) v1alpha1.Claim {
 		ExternalTrafficPolicy: service.Spec.ExternalTrafficPolicy,
 		HealthCheckNodePort:   service.Spec.HealthCheckNodePort,
 	}
+	if asked, refusal := annotations.Parse(service); refusal == nil {
+		claim.Share = asked.Share
+	}
 	for _, port := range service.Spec.Ports {
 		claim.Ports = append(claim.Ports, v1alpha1.ClaimPort{Protocol: port.Protocol, Port: port.Port})
 	}
@@ -74,21 +77,20 @@ func claimFor(service *corev1.Service) v1alpha1.Claim {
 }
 
 // holdingFor is what the allocator should know of a claim that a VirtualIP
-// has: all but the ports stands on the Service, as far as there is one.
+// has. Only the selector stands on the Service, as far as there is one. What
+// the Service asks for now it may have been refused, and those who share the
+// address with it must not suffer from that.
 func holdingFor(claim *v1alpha1.Claim, pool string, service *corev1.Service) ipam.Claim {
 	holding := ipam.Claim{
 		Pool:  pool,
+		Share: claim.Share,
 		Local: claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
 	for _, port := range claim.Ports {
 		holding.Ports = append(holding.Ports, ipam.Port{Protocol: ipam.Protocol(port.Protocol), Port: uint16(port.Port)})
 	}
-	if service == nil {
-		return holding
-	}
-	holding.Backend = backendOf(service)
-	if asked, refusal := annotations.Parse(service); refusal == nil {
-		holding.Share = asked.Share
+	if service != nil {
+		holding.Backend = backendOf(service)
 	}
 	return holding
 }
