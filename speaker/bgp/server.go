@@ -52,7 +52,7 @@ func newServer(id identity, b *board) (*server, error) {
 	}
 	err := s.begin(ctx, &api.Global{
 		Asn: bgp.AS_TRANS, RouterId: id.routerID.String(), ListenPort: port,
-		Families: []uint32{uint32(bgp.RF_IPv4_UC), uint32(bgp.RF_IPv6_UC)},
+		Families: []uint32{0, 1}, // IPv4 and IPv6 unicast, by their place in a table of GoBGP
 	})
 	if err != nil {
 		s.stop(true)
