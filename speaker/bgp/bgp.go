@@ -152,6 +152,7 @@ type Speaker struct {
 	// setting is held while the servers are changed.
 	setting    sync.Mutex
 	running    bool
+	calls      context.Context // of calls of GoBGP: it outlives Run's, as there are some to make at the end
 	restarting bool
 	quiet      bool
 	peers      []Peer // valid ones
@@ -217,7 +218,7 @@ func (s *Speaker) Statuses() []Status { return s.board.statuses() }
 // Run keeps the sessions until ctx is done. Then it withdraws all routes and ends the sessions, see LeaveQuietly.
 func (s *Speaker) Run(ctx context.Context) error {
 	log := klog.FromContext(ctx)
-	if err := s.start(log); err != nil {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	watch := newLinkWatch(s)
@@ -241,13 +242,14 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Speaker) start(log klog.Logger) error {
+func (s *Speaker) start(ctx context.Context) error {
+	log := klog.FromContext(ctx)
 	s.setting.Lock()
 	defer s.setting.Unlock()
 	if s.running {
 		return errors.New("the BGP speaker is running already")
 	}
-	s.running, s.board.log = true, log
+	s.running, s.calls, s.board.log = true, context.WithoutCancel(ctx), log
 	for _, err := range s.apply() {
 		log.Error(err, "Starting BGP")
 	}
@@ -336,7 +338,7 @@ func (s *Speaker) server(id identity) (*server, error) {
 	if running := s.servers[id]; running != nil {
 		return running, nil
 	}
-	started, err := newServer(id, &s.board)
+	started, err := newServer(s.calls, id, &s.board)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // gracefulShutdown is GRACEFUL_SHUTDOWN (RFC 8326).
-const gracefulShutdown = 65535<<16 | 0
+const gracefulShutdown = 65535 << 16
 
 // wellKnown communities are of IANA's registry, by the names that routers give them.
 var wellKnown = map[string]uint32{

@@ -124,7 +124,7 @@ func (p place) beyond() place {
 	far.in("ip link set lo up")
 	far.in("ip link set eth0 up")
 	far.in("ip addr add 203.0.113.2/24 dev eth0")
-	far.in("ip route add default via 203.0.113.1")
+	far.in("ip route add 10.0.0.0/16 via 203.0.113.1")
 	p.run("ip", "route", "add", "203.0.113.0/24", "via", p.addr4().String())
 	return far
 }
@@ -365,7 +365,7 @@ func (f *frr) route(prefix string) string {
 
 // count is how many routes FRR has in a table.
 func (f *frr) count(family string) int {
-	var summary struct{ RIBCount, RibCount int }
+	var summary struct{ RibCount int }
 	json.Unmarshal([]byte(f.vtysh("show bgp "+family+" unicast summary json")), &summary)
 	return summary.RibCount
 }

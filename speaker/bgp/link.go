@@ -51,7 +51,9 @@ func (w *linkWatch) follow(ctx context.Context, names []string) {
 }
 
 func (w *linkWatch) stop() {
-	w.follow(context.Background(), nil)
+	for _, stop := range w.stops {
+		stop()
+	}
 	w.ended.Wait()
 }
 
@@ -77,14 +79,14 @@ func (w *linkWatch) listen(ctx context.Context, name string) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer closed(conn)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer context.AfterFunc(ctx, func() { closed(conn) })()
 	go func() {
 		for ctx.Err() == nil {
 			if announce(conn, ifi) != nil {
-				conn.Close()
+				closed(conn)
 			}
 			select {
 			case <-ctx.Done():
@@ -107,6 +109,9 @@ func (w *linkWatch) listen(ctx context.Context, name string) {
 		}
 	}
 }
+
+// closed ends what is waiting for the connection. It may be closed already.
+func closed(conn *ndp.Conn) { _ = conn.Close() }
 
 // announce advertises us, and asks routers to do the same.
 func announce(conn *ndp.Conn, ifi *net.Interface) error {

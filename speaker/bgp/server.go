@@ -29,6 +29,7 @@ const (
 type server struct {
 	*gobgp.BgpServer
 	board     *board
+	ctx       context.Context // of calls of GoBGP
 	cancel    context.CancelFunc
 	numbers   numbering
 	neighbors map[string]neighbor
@@ -38,11 +39,11 @@ type server struct {
 // newServer starts a GoBGP server. It listens only if its peers are passive.
 //
 // GoBGP wants an autonomous system of its own, but as each peer names ours, it is never seen: AS_TRANS is nobody's.
-func newServer(id identity, b *board) (*server, error) {
-	ctx, cancel := context.WithCancel(context.Background())
+func newServer(ctx context.Context, id identity, b *board) (*server, error) {
+	ctx, cancel := context.WithCancel(ctx)
 	s := &server{
 		BgpServer: gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(tap{report: b.heard}), nil)),
-		board:     b, cancel: cancel,
+		board:     b, ctx: ctx, cancel: cancel,
 		numbers: newNumbering(), neighbors: map[string]neighbor{},
 	}
 	go s.Serve()
@@ -55,8 +56,7 @@ func newServer(id identity, b *board) (*server, error) {
 		Families: []uint32{0, 1}, // IPv4 and IPv6 unicast, by their place in a table of GoBGP
 	})
 	if err != nil {
-		s.stop(true)
-		return nil, err
+		return nil, errors.Join(err, s.stop(true))
 	}
 	return s, nil
 }
@@ -86,7 +86,7 @@ func (s *server) begin(ctx context.Context, global *api.Global) error {
 				return
 			}
 			if wrong := s.board.moved(e.Peer, at); wrong {
-				s.ShutdownPeer(ctx, &api.ShutdownPeerRequest{Address: e.Peer.State.NeighborAddress.String()})
+				_ = s.ShutdownPeer(ctx, &api.ShutdownPeerRequest{Address: e.Peer.State.NeighborAddress.String()})
 			}
 		},
 		OnPathUpdate: func(paths []*apiutil.Path, _ time.Time) { s.board.refused(paths) },
@@ -97,9 +97,9 @@ func (s *server) begin(ctx context.Context, global *api.Global) error {
 	return nil
 }
 
-// set brings GoBGP to what is desired. A path passes to a peer only while there is a rule for its tag, and a withdrawal does
-// as well. So the rules that come are set before the paths, and those that go are taken away after them. New peers come
-// last: the first thing that they hear is complete.
+// set brings GoBGP to what is desired. A path passes to a peer only while there is a rule for its tag, and when it is replaced
+// by one that does not pass, that rule is why GoBGP withdraws it. So the rules that come are set before the paths, and those
+// that go are taken away after them. New peers come last: the first thing that they hear is complete.
 func (s *server) set(neighbors []neighbor, all routes, restarting bool) (errs []error) {
 	plan := s.numbers.plan(neighbors, all)
 	desired := map[string]neighbor{}
@@ -140,7 +140,7 @@ func (s *server) setRules(rs rules) error {
 	if maps.Equal(s.plan.rules, rs) {
 		return nil
 	}
-	if err := s.SetPolicies(context.Background(), rs.gobgp()); err != nil {
+	if err := s.SetPolicies(s.ctx, rs.gobgp()); err != nil {
 		return fmt.Errorf("setting policies: %w", err)
 	}
 	s.plan.rules = maps.Clone(rs)
@@ -167,11 +167,11 @@ func (s *server) removePeer(n neighbor) error {
 	if n.Passive && n.Password != "" {
 		// Deleting a peer does not take its password from the listening socket; changing it does.
 		n.Password = ""
-		if _, err := s.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: n.gobgp(false)}); err != nil {
+		if _, err := s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false)}); err != nil {
 			return err
 		}
 	}
-	return s.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: n.Address.String()})
+	return s.DeletePeer(s.ctx, &api.DeletePeerRequest{Address: n.Address.String()})
 }
 
 // addPeers also changes those whose session stays.
@@ -184,9 +184,9 @@ func (s *server) addPeers(neighbors []neighbor, restarting bool) (errs []error) 
 			continue
 		case !exists:
 			s.board.added(n)
-			err = s.AddPeer(context.Background(), &api.AddPeerRequest{Peer: n.gobgp(restarting)})
+			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarting)})
 		case is.ConnectRetryTime != n.ConnectRetryTime:
-			_, err = s.UpdatePeer(context.Background(), &api.UpdatePeerRequest{Peer: n.gobgp(false)})
+			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false)})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))
@@ -260,18 +260,20 @@ func (s *server) stop(quietly bool) error {
 			s.sayGoodbye()
 		}
 		s.cancel()
-		s.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: quietly})
+		// An error says that there is nothing to stop, as Stop does in the log.
+		_ = s.StopBgp(s.ctx, &api.StopBgpRequest{AllowGracefulRestart: quietly})
 		s.Stop()
 	}()
-	for _, n := range s.neighbors {
-		defer s.board.gone(n)
-	}
+	var err error
 	select {
 	case <-stopped:
-		return nil
 	case <-time.After(patience):
-		return errors.New("BGP did not stop in time")
+		err = errors.New("BGP did not stop in time")
 	}
+	for _, n := range s.neighbors {
+		s.board.gone(n)
+	}
+	return err
 }
 
 func (s *server) sayGoodbye() {
@@ -281,7 +283,7 @@ func (s *server) sayGoodbye() {
 	waiting := false
 	for _, n := range s.neighbors {
 		if s.board.established(n.Name) {
-			s.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Address: n.Address.String()})
+			_ = s.ShutdownPeer(s.ctx, &api.ShutdownPeerRequest{Address: n.Address.String()})
 			waiting = true
 		}
 	}

@@ -31,6 +31,9 @@ func unconnected(n neighbor, err string, onLink bool) string {
 	switch {
 	case strings.Contains(err, "connection refused"):
 		return "connection refused by " + to
+	case strings.Contains(err, "no route to host") && tooFar(n, onLink):
+		// When a router on the way says that the TTL was exceeded, connect(2) says that there is no route.
+		return "no route to " + to + ", or none that a TTL of 1 is enough for: see multi-hop"
 	case strings.Contains(err, "no route to host"), strings.Contains(err, "network is unreachable"):
 		return "no route to " + to
 	case strings.Contains(err, "cannot assign requested address"):
@@ -52,13 +55,18 @@ func silence(n neighbor, onLink bool) string {
 	if n.TTLSecurityHops != 0 {
 		causes = append(causes, fmt.Sprintf("TTL below %d", 256-int(n.TTLSecurityHops)))
 	}
-	if !n.internal() && n.EBGPMultiHop == 0 && n.TTLSecurityHops == 0 && !onLink {
-		causes = append(causes, "TTL of 1 does not reach a router on another network, multi-hop does")
+	if tooFar(n, onLink) {
+		causes = append(causes, "a TTL of 1, which does not reach a router on another network")
 	}
 	if n.Password == "" {
 		causes = append(causes, "a password that the router wants")
 	}
 	return strings.Join(append(causes, "a firewall, or the router is down"), "; ")
+}
+
+// tooFar says whether packets are sent with a TTL of 1 to where that cannot be enough.
+func tooFar(n neighbor, onLink bool) bool {
+	return !onLink && n.PeerASN != 0 && !n.internal() && n.EBGPMultiHop == 0 && n.TTLSecurityHops == 0
 }
 
 func closedEarly(neighbor) string {
