@@ -247,7 +247,7 @@ func (b *board) refused(paths []*apiutil.Path) {
 
 // heard is called with what GoBGP logs of a neighbor. Why a connection cannot be made, or an OPEN message was refused, it
 // says nowhere else.
-func (b *board) heard(key string, r slog.Record) {
+func (b *board) heard(a netip.Addr, r slog.Record) {
 	attrs := map[string]slog.Value{}
 	r.Attrs(func(a slog.Attr) bool {
 		attrs[a.Key] = a.Value
@@ -267,12 +267,8 @@ func (b *board) heard(key string, r slog.Record) {
 		why = func(n neighbor) string { return complaint(n, code.Int64(), subcode.Int64()) }
 	default:
 		if r.Level >= slog.LevelWarn {
-			b.log.V(2).Info("GoBGP: "+r.Message, "peer", key, "attributes", fmt.Sprint(attrs))
+			b.log.V(2).Info("GoBGP: "+r.Message, "peer", a, "attributes", fmt.Sprint(attrs))
 		}
-		return
-	}
-	a, err := netip.ParseAddr(key)
-	if err != nil {
 		return
 	}
 	b.change(b.name(a), func(e *entry) {
@@ -296,24 +292,27 @@ func onLink(n neighbor) bool {
 
 // tap is a slog.Handler that hands on what is about a neighbor.
 type tap struct {
-	key    string
-	report func(key string, r slog.Record)
+	*board
+	neighbor netip.Addr // not valid for what is about none
 }
 
-// Enabled takes all levels: that a connection was refused is one of the details to GoBGP.
-func (tap) Enabled(context.Context, slog.Level) bool { return true }
+// Enabled takes the details too as long as there is no session: that a connection was refused is one of them to GoBGP. When
+// there is one, there are details for each route.
+func (t tap) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo || t.neighbor.IsValid() && !t.established(t.name(t.neighbor))
+}
 
 // Handle is of slog.Handler.
 func (t tap) Handle(_ context.Context, r slog.Record) error {
-	t.report(t.key, r)
+	t.heard(t.neighbor, r)
 	return nil
 }
 
 // WithAttrs is of slog.Handler.
 func (t tap) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for _, a := range attrs {
-		if a.Key == "Key" {
-			t.key = a.Value.String()
+		if n, err := netip.ParseAddr(a.Value.String()); err == nil && a.Key == "Key" {
+			t.neighbor = n
 		}
 	}
 	return t

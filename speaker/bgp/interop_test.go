@@ -418,8 +418,15 @@ func TestGracefulRestart(t *testing.T) {
 
 func TestUnnumbered(t *testing.T) {
 	l := newLab(t)
-	p := l.place(1)
-	f := p.frr(`router bgp 65001
+	places := []place{l.place(1), l.place(2)}
+	var routers []*frr
+	var peers []Peer
+	for _, p := range places {
+		// Both routers have the same link-local address.
+		p.in("ip link set eth0 down")
+		p.in("ip link set eth0 address 02:00:00:00:00:02")
+		p.in("ip link set eth0 up")
+		routers = append(routers, p.frr(`router bgp 65001
  bgp router-id 10.0.1.2
  no bgp ebgp-requires-policy
  neighbor eth0 interface remote-as external
@@ -427,16 +434,33 @@ func TestUnnumbered(t *testing.T) {
  neighbor eth0 timers connect 1
  address-family ipv6 unicast
   neighbor eth0 activate
-`)
-	peer := p.peer(65001, func(p *Peer) { p.Address, p.Source, p.Interface = netip.Addr{}, netip.Addr{}, "tor1" })
+`))
+		peers = append(peers, p.peer(65001, func(peer *Peer) {
+			peer.Address, peer.Source, peer.Interface = netip.Addr{}, netip.Addr{}, p.name
+		}))
+	}
 	const v6 = "2001:db8::1/128"
-	r := l.speaker([]Peer{peer}, append(plainTo("tor1"), Route{Prefix: prefix(v6), Peers: []string{"tor1"}}))
-	t.Logf("established after %s", r.established("tor1"))
-	hop := strings.Fields(strings.TrimSpace(run("ip", "-6", "-o", "addr", "show", "dev", "tor1", "scope", "link")))[3]
-	hop = strings.TrimSuffix(hop, "/64")
-	l.eventuallyIs("IPv4", "via "+hop+" path 64512", func() string { return f.route(plain) })
-	l.eventuallyIs("IPv6", "via "+hop+" path 64512", func() string { return f.route(v6) })
-	l.eventually("the router's kernel has the route", func() bool { return strings.Contains(p.in("ip route show 198.51.100.1"), "via inet6 "+hop) })
+	r := l.speaker(peers, append(plainTo("tor1"), Route{Prefix: prefix(v6), Peers: []string{"tor1", "tor2"}}))
+	if got := r.status("tor1").LastError; got != "no router has been heard on tor1" {
+		t.Errorf("at first: %s", got)
+	}
+	t.Logf("established after %s", r.established("tor1", "tor2"))
+	for i, p := range places {
+		hop := strings.TrimSuffix(strings.Fields(run("ip", "-6", "-o", "addr", "show", "dev", p.name, "scope", "link"))[3], "/64")
+		want := "via " + hop + " path 64512"
+		l.eventuallyIs("IPv6", want, func() string { return routers[i].route(v6) })
+		if i == 1 {
+			want = ""
+		}
+		l.eventuallyIs("IPv4", want, func() string { return routers[i].route(plain) })
+		if i == 0 {
+			l.eventually("the router's kernel has the route", func() bool {
+				return strings.Contains(p.in("ip route show 198.51.100.1"), "via inet6 "+hop)
+			})
+		}
+	}
+	r.set(peers[1:], nil)
+	l.eventuallyIs("without its peer", "", func() string { return routers[0].route(v6) })
 }
 
 func run(args ...string) string {

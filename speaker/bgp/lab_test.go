@@ -363,13 +363,6 @@ func (f *frr) route(prefix string) string {
 	return strings.Join(lines, "; ")
 }
 
-// count is how many routes FRR has in a table.
-func (f *frr) count(family string) int {
-	var summary struct{ RibCount int }
-	json.Unmarshal([]byte(f.vtysh("show bgp "+family+" unicast summary json")), &summary)
-	return summary.RibCount
-}
-
 // bird is BIRD; show asks it.
 func (p place) bird(config string) (show func(string) string) {
 	p.Helper()

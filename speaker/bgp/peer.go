@@ -17,17 +17,16 @@ const (
 	defaultRestartTime = 120 * time.Second
 )
 
-// identity is what peers must have in common to share a server.
+// identity is what peers must have in common to share a server. An unnumbered peer has one to itself: GoBGP's policies do not
+// look at zones, and the routers on two links may have the same link-local address.
 type identity struct {
 	routerID netip.Addr
 	passive  bool
+	link     string
 }
 
 func (i identity) compare(o identity) int {
-	if i.passive != o.passive {
-		return cmp.Compare(b2i(i.passive), b2i(o.passive))
-	}
-	return i.routerID.Compare(o.routerID)
+	return cmp.Or(cmp.Compare(b2i(i.passive), b2i(o.passive)), cmp.Compare(i.link, o.link), i.routerID.Compare(o.routerID))
 }
 
 func b2i(b bool) int {
@@ -41,7 +40,7 @@ func b2i(b bool) int {
 // be known.
 type neighbor struct{ Peer }
 
-func (p Peer) identity() identity { return identity{p.RouterID, p.Passive} }
+func (p Peer) identity() identity { return identity{p.RouterID, p.Passive, p.Interface} }
 func (p Peer) unnumbered() bool   { return !p.Address.IsValid() }
 func (p Peer) internal() bool     { return p.PeerType == Internal || p.PeerASN == p.LocalASN }
 func (p Peer) speaks(f Family) bool {
@@ -88,6 +87,8 @@ func (p Peer) validateAddress() error {
 		return fmt.Errorf("%s is not the address of a router", p.Address)
 	case p.Address.IsLinkLocalUnicast() && p.Address.Is6() && p.Address.Zone() == "":
 		return errors.New("a link-local address needs a zone: use the interface instead")
+	case p.Passive && p.unnumbered():
+		return errors.New("a peer on an interface cannot be passive")
 	case p.Source.IsValid() && p.unnumbered():
 		return errors.New("a peer on an interface has no source address")
 	case p.Source.IsValid() && p.Source.Is4() != p.Address.Is4():

@@ -42,7 +42,7 @@ type server struct {
 func newServer(ctx context.Context, id identity, b *board) (*server, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &server{
-		BgpServer: gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(tap{report: b.heard}), nil)),
+		BgpServer: gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(tap{board: b}), nil)),
 		board:     b, ctx: ctx, cancel: cancel,
 		numbers: newNumbering(), neighbors: map[string]neighbor{},
 	}
