@@ -1,0 +1,537 @@
+package bgp
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// The tests here have FRR and BIRD as the router, and look into its table.
+
+func TestRoutesInFRR(t *testing.T) {
+	l := newLab(t)
+	external, internal, six := l.place(1), l.place(2), l.place(3)
+	e := external.frr(external.frrConfig(65001, 64512))
+	i := internal.frr(internal.frrConfig(64512, 64512))
+	s := six.frr(six.frrConfig(65003, 64512))
+	over6 := func(p *Peer) { p.Address, p.Source = six.addr6(), six.node6() }
+	peers := []Peer{external.peer(65001), internal.peer(64512), six.peer(65003, over6)}
+	all := []string{"tor1", "tor2", "tor3"}
+	tests := []struct {
+		name                      string
+		route                     Route
+		external, internal, other string
+	}{
+		{
+			"IPv4", Route{Prefix: prefix("198.51.100.1/32")},
+			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 100", "via fd00:3::1 path 64512",
+		},
+		{
+			"IPv6", Route{Prefix: prefix("2001:db8::1/128"), NextHop: addr("fd00:1::1")},
+			"via fd00:1::1 path 64512", "via fd00:1::1 path Local pref 100 invalid", "via fd00:1::1 path 64512 invalid",
+		},
+		{
+			"everything", Route{
+				Prefix: prefix("198.51.100.2/32"), LocalPref: to(200), MED: to(77), Prepend: 2, Bandwidth: 125000,
+				Communities: []string{"64512:100", "no-export", "64512:1:2", "graceful-shutdown", "64512:0:4294967295"},
+			},
+			"via 10.0.1.1 path 64512 64512 64512 med 77 pref 0 [64512:100 graceful-shutdown no-export] [64512:0:4294967295 64512:1:2] [LB:64512:125000 (1.000 Mbps)]",
+			"via 10.0.2.1 path Local med 77 pref 200 [64512:100 graceful-shutdown no-export] [64512:0:4294967295 64512:1:2] [LB:64512:125000 (1.000 Mbps)]",
+			"via fd00:3::1 path 64512 64512 64512 med 77 pref 0 [64512:100 graceful-shutdown no-export] [64512:0:4294967295 64512:1:2] [LB:64512:125000 (1.000 Mbps)]",
+		},
+		{
+			"local preference 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
+			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 0", "via fd00:3::1 path 64512",
+		},
+		{
+			"an aggregate", Route{Prefix: prefix("198.51.100.128/25")},
+			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 100", "via fd00:3::1 path 64512",
+		},
+	}
+	var desired []Route
+	for _, tt := range tests {
+		tt.route.Peers = all
+		desired = append(desired, tt.route)
+	}
+	r := l.speaker(peers, desired)
+	t.Logf("established after %s", r.established(all...))
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l := lab{t}
+			p := tt.route.Prefix.String()
+			l.eventuallyIs("external", tt.external, func() string { return e.route(p) })
+			l.eventuallyIs("internal", tt.internal, func() string { return i.route(p) })
+			l.eventuallyIs("over IPv6", tt.other, func() string { return s.route(p) })
+		})
+	}
+}
+
+func TestPeersAreToldApart(t *testing.T) {
+	l := newLab(t)
+	a, b, c := l.place(1), l.place(2), l.place(3)
+	first := a.frr(a.frrConfig(65001, 64512))
+	second := b.frr(b.frrConfig(65002, 64513))
+	third := c.frr(c.frrConfig(64512, 64512))
+	peers := []Peer{a.peer(65001), b.peer(65002, func(p *Peer) { p.LocalASN = 64513 }), c.peer(64512)}
+	const p, q, v6 = "198.51.100.1/32", "198.51.100.2/32", "2001:db8::1/128"
+	route := func(prefix string, change func(*Route), peers ...string) Route {
+		r := Route{Prefix: netip.MustParsePrefix(prefix), Peers: peers}
+		change(&r)
+		return r
+	}
+	full := func(r *Route) {
+		r.MED, r.LocalPref, r.Prepend, r.Bandwidth = to(5), to(0), 1, 250000
+		r.Communities = []string{"64512:1", "64512:1:1", "blackhole"}
+	}
+	hop := func(a netip.Addr) func(*Route) { return func(r *Route) { r.NextHop = a } }
+	plain := func(*Route) {}
+	r := l.speaker(peers, []Route{
+		route(p, full, "tor1"), route(p, plain, "tor2"), route(p, func(r *Route) { r.LocalPref = to(300) }, "tor3"),
+		route(q, plain, "tor1"),
+		route(v6, hop(a.node6()), "tor1"), route(v6, hop(b.node6()), "tor2"), route(v6, hop(c.node6()), "tor3"),
+	})
+	r.established("tor1", "tor2", "tor3")
+	expect := func(prefix string, want ...string) {
+		t.Helper()
+		for i, f := range []*frr{first, second, third} {
+			l.eventuallyIs(f.name+" "+prefix, want[i], func() string { return f.route(prefix) })
+		}
+	}
+	expect(p,
+		"via 10.0.1.1 path 64512 64512 med 5 [64512:1 blackhole no-export] [64512:1:1] [LB:64512:250000 (2.000 Mbps)]",
+		"via 10.0.2.1 path 64513", "via 10.0.3.1 path Local pref 300")
+	expect(q, "via 10.0.1.1 path 64512", "", "")
+	expect(v6, "via fd00:1::1 path 64512", "via fd00:2::1 path 64513", "via fd00:3::1 path Local pref 100")
+
+	// FRR itself keeps what is to be discarded at home: no-export is its own (RFC 7999).
+
+	// All change places.
+	r.set(peers, []Route{
+		route(p, plain, "tor1"), route(p, plain, "tor2"), route(p, full, "tor3"),
+		route(q, plain, "tor2"), route(v6, hop(c.node6()), "tor3"),
+	})
+	expect(p, "via 10.0.1.1 path 64512", "via 10.0.2.1 path 64513",
+		"via 10.0.3.1 path Local med 5 pref 0 [64512:1 blackhole] [64512:1:1] [LB:64512:250000 (2.000 Mbps)]")
+	expect(q, "", "via 10.0.2.1 path 64513", "")
+	expect(v6, "", "", "via fd00:3::1 path Local pref 100")
+
+	// One is shut down gracefully.
+	peers[0].ShutDown = true
+	r.set(peers, []Route{route(p, plain, "tor1", "tor2"), route(q, full, "tor1")})
+	expect(p, "via 10.0.1.1 path 64512 pref 0 [graceful-shutdown]", "via 10.0.2.1 path 64513", "")
+	expect(q, "via 10.0.1.1 path 64512 64512 med 5 pref 0 [64512:1 graceful-shutdown blackhole no-export] [64512:1:1] [LB:64512:250000 (2.000 Mbps)]", "", "")
+	peers[0].ShutDown = false
+	r.set(peers, []Route{route(p, plain, "tor1", "tor2")})
+	expect(p, "via 10.0.1.1 path 64512", "via 10.0.2.1 path 64513", "")
+	expect(q, "", "", "")
+
+	for _, f := range []*frr{first, second, third} {
+		if s := f.session(f.node4().String()); s.Established != 1 {
+			t.Errorf("%s has had %d sessions, want 1", f.name, s.Established)
+		}
+	}
+	if n := len(r.onlyServer().plan.rules); n != 3 {
+		t.Errorf("%d rules are left for 3 peers", n)
+	}
+}
+
+func (r *running) onlyServer() *server {
+	for _, s := range r.servers {
+		return s
+	}
+	return nil
+}
+
+// plain is a route that the transport tests look for.
+const plain = "198.51.100.1/32"
+
+func plainTo(names ...string) []Route {
+	return []Route{{Prefix: netip.MustParsePrefix(plain), Peers: names}}
+}
+
+func TestPasswords(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	f := p.frr(p.frrConfig(65001, 64512, "password right"))
+	other := q.frr(q.frrConfig(65002, 64512))
+	with := func(s Secret) func(*Peer) { return func(p *Peer) { p.Password = s } }
+	peers := []Peer{p.peer(65001, with("right")), q.peer(65002)}
+	r := l.speaker(peers, plainTo("tor1", "tor2"))
+	r.established("tor1", "tor2")
+	l.eventuallyIs("tor1", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+
+	// The router gets a new one, and we later.
+	f.vtysh("configure terminal", "router bgp 65001", "neighbor 10.0.1.1 password new", "neighbor fd00:1::1 password new")
+	peers[0].Password = "wrong"
+	r.set(peers, plainTo("tor1", "tor2"))
+	l.eventuallyIs("the reason", "no answer from 10.0.1.2:179: wrong password; a firewall, or the router is down",
+		func() string { return r.status("tor1").LastError })
+	peers[0].Password = ""
+	r.set(peers, plainTo("tor1", "tor2"))
+	l.eventuallyIs("the reason", "no answer from 10.0.1.2:179: a password that the router wants; a firewall, or the router is down",
+		func() string { return r.status("tor1").LastError })
+	peers[0].Password = "new"
+	r.set(peers, plainTo("tor1", "tor2"))
+	r.established("tor1")
+	l.eventuallyIs("tor1", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+	if s := other.session("10.0.2.1"); s.Established != 1 {
+		t.Errorf("tor2 has had %d sessions, want 1", s.Established)
+	}
+}
+
+func TestReasons(t *testing.T) {
+	l := newLab(t)
+	p, q, nobody, closed, ours := l.place(1), l.place(2), l.place(3), l.place(4), l.place(5)
+	p.frr(p.frrConfig(65001, 64512))
+	q.frr(q.frrConfig(65002, 64999))
+	ours.frr(ours.frrConfig(64512, 64512))
+	closed.frr("router bgp 65004\n no bgp ebgp-requires-policy\n")
+	far := p.beyond()
+	far.frr(far.frrConfig(65001, 64512))
+	l.run("ip", "route", "add", "unreachable", "203.0.113.9/32")
+	l.Cleanup(func() { exec.Command("ip", "route", "del", "unreachable", "203.0.113.9/32").Run() })
+	peers := []Peer{
+		p.peer(65009),
+		q.peer(65002),
+		nobody.peer(65003),
+		nobody.peer(65003, func(p *Peer) {
+			p.Name, p.Address, p.TTLSecurityHops = "ttl", addr("fd00:3::2"), 1
+			p.Source = nobody.node6()
+		}),
+		closed.peer(65004),
+		ours.peer(0, func(p *Peer) { p.PeerType = External }),
+		p.peer(65001, func(p *Peer) { p.Name, p.Address = "far", addr("203.0.113.2") }),
+		p.peer(65001, func(p *Peer) { p.Name, p.Address = "unreachable", addr("203.0.113.9") }),
+		p.peer(65001, func(p *Peer) { p.Name, p.Address, p.Source = "source", addr("203.0.113.3"), addr("10.0.1.77") }),
+		nobody.peer(65001, func(p *Peer) { p.Name, p.Address, p.ConnectRetryTime = "down", addr("10.0.3.99"), 6*time.Second }),
+	}
+	r := l.speaker(peers, nil)
+	for name, want := range map[string]string{
+		"tor1":        "wrong AS: the router is not in AS 65009",
+		"tor2":        "the router refuses our OPEN message: it expects another AS than 64512, or another family or router ID",
+		"tor3":        "connection refused by 10.0.3.2:179",
+		"tor4":        "the router closes the connection at once: it does not take this node for a neighbor",
+		"tor5":        "wrong AS: the router is in our own, 64512",
+		"far":         "no route to 203.0.113.2:179, or none that a TTL of 1 is enough for: see multi-hop",
+		"ttl":         "no answer from [fd00:3::2]:179: TTL below 255; a password that the router wants; a firewall, or the router is down",
+		"unreachable": "no route to 203.0.113.9:179, or none that a TTL of 1 is enough for: see multi-hop",
+		"source":      "the source address 10.0.1.77 is not on this node",
+		"down":        "no route to 10.0.3.99:179",
+	} {
+		l.eventuallyIs(name, want, func() string { return r.status(name).LastError })
+	}
+}
+
+func TestDistance(t *testing.T) {
+	l := newLab(t)
+	p, gtsm := l.place(1), l.place(2)
+	far := p.beyond()
+	f := far.frr(strings.ReplaceAll(p.frrConfig(65001, 64512, "ebgp-multihop 5"), "fd00:1::1", "fd00:99::1"))
+	g := gtsm.frr(gtsm.frrConfig(65002, 64512, "ttl-security hops 1"))
+	peers := []Peer{
+		p.peer(65001, func(p *Peer) { p.Address, p.EBGPMultiHop = addr("203.0.113.2"), 5 }),
+		gtsm.peer(65002, func(p *Peer) { p.TTLSecurityHops = 1 }),
+	}
+	r := l.speaker(peers, plainTo("tor1", "tor2"))
+	r.established("tor1", "tor2")
+	l.eventuallyIs("multi-hop", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+	l.eventuallyIs("TTL security", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+
+	// Both change their minds.
+	g.vtysh("configure terminal", "router bgp 65002", "no neighbor 10.0.2.1 ttl-security hops 1")
+	peers[1].TTLSecurityHops = 0
+	r.set(peers, plainTo("tor1", "tor2"))
+	r.established("tor2")
+	if s := f.session("10.0.1.1"); s.Established != 1 {
+		t.Errorf("tor1 has had %d sessions, want 1", s.Established)
+	}
+}
+
+func TestPassive(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	f := p.frr(p.frrConfig(65001, 64512, "password right"))
+	g := q.frr(q.frrConfig(65002, 64512, "ttl-security hops 1"))
+	peers := []Peer{
+		p.peer(65001, func(p *Peer) { p.Passive, p.Password = true, "right" }),
+		q.peer(65002, func(p *Peer) { p.Passive, p.TTLSecurityHops = true, 1 }),
+	}
+	r := l.speaker(peers, plainTo("tor1", "tor2"))
+	r.established("tor1", "tor2")
+	l.eventuallyIs("with a password", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+	l.eventuallyIs("with TTL security", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+
+	// The listening socket forgets the password.
+	peers[0].Password = ""
+	r.set(peers, plainTo("tor1", "tor2"))
+	f.vtysh("configure terminal", "router bgp 65001", "no neighbor 10.0.1.1 password")
+	r.established("tor1")
+	if s := g.session("10.0.2.1"); s.Established != 1 {
+		t.Errorf("tor2 has had %d sessions, want 1", s.Established)
+	}
+}
+
+func TestChangesOfOnePeer(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	announcing := func(prefixes ...string) (config string) {
+		for _, p := range prefixes {
+			config += " address-family ipv4 unicast\n  network " + p + "\n exit-address-family\n"
+		}
+		return config + " no bgp network import-check\n"
+	}
+	f := p.frr(p.frrConfig(65001, 64512) + announcing("203.0.113.0/25", "203.0.113.128/25", plain))
+	g := q.frr(q.frrConfig(65002, 64512) + announcing("192.0.2.0/24"))
+	steady, changing := p.peer(65001), q.peer(65002)
+	all := plainTo("tor1", "tor2")
+	r := l.speaker([]Peer{steady}, plainTo("tor1"))
+	r.established("tor1")
+
+	r.set([]Peer{steady, changing}, all)
+	r.established("tor2")
+	l.eventuallyIs("added", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+	t.Run("nothing is accepted", func(t *testing.T) {
+		l := lab{t}
+		l.eventually("routes are refused", func() bool {
+			return r.status("tor1").RefusedRoutes == 3 && r.status("tor2").RefusedRoutes == 1
+		})
+		for router, prefix := range map[*frr]string{f: "192.0.2.0/24", g: "203.0.113.0/25"} {
+			if got := router.route(prefix); got != "" {
+				t.Errorf("%s has %s %s", router.name, prefix, got)
+			}
+		}
+		// Nor does what a router says of a prefix of ours replace it.
+		var paths []*apiutil.Path
+		err := r.onlyServer().ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: bgp.RF_IPv4_UC},
+			func(_ bgp.NLRI, ps []*apiutil.Path) { paths = append(paths, ps...) })
+		if err != nil || len(paths) != 1 || paths[0].PeerASN != 0 {
+			t.Errorf("the table has %v, %v; want our own route alone", paths, err)
+		}
+	})
+
+	sessions := 1
+	change := func(name string, resets bool, f func(*Peer)) {
+		t.Run(name, func(t *testing.T) {
+			l := lab{t}
+			before := r.status("tor2").Since
+			f(&changing)
+			r.set([]Peer{steady, changing}, all)
+			if resets {
+				sessions++
+			} else {
+				time.Sleep(300 * time.Millisecond)
+			}
+			l.eventually("there is a session", func() bool {
+				s := r.status("tor2")
+				return s.State == established && s.Since.After(before) == resets
+			})
+			l.eventuallyIs("the route", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+			if got := g.session("10.0.2.1").Established; got != sessions {
+				t.Errorf("%d sessions, want %d", got, sessions)
+			}
+		})
+	}
+	change("nothing", false, func(*Peer) {})
+	change("connect retry", false, func(p *Peer) { p.ConnectRetryTime = 3 * time.Second })
+	change("hold time", true, func(p *Peer) { p.HoldTime, p.KeepaliveTime = 9*time.Second, 2*time.Second })
+	change("families", true, func(p *Peer) { p.Families = []Family{IPv4} })
+	change("graceful restart", true, func(p *Peer) { p.GracefulRestart.Enabled = true })
+	if got := r.status("tor2").Families; len(got) != 1 || got[0] != IPv4 {
+		t.Errorf("families are %v", got)
+	}
+
+	r.set([]Peer{steady}, plainTo("tor1"))
+	l.eventuallyIs("removed", "", func() string { return g.route(plain) })
+	if len(r.Statuses()) != 1 {
+		t.Errorf("peers: %v", r.Statuses())
+	}
+	if s := f.session("10.0.1.1"); s.Established != 1 {
+		t.Errorf("tor1 has had %d sessions, want 1", s.Established)
+	}
+	r.stop()
+	l.eventuallyIs("the end", "Cease/Administrative Shutdown", func() string { return f.session("10.0.1.1").Reason })
+}
+
+func TestGracefulRestart(t *testing.T) {
+	l := newLab(t)
+	p, down := l.place(1), l.place(2)
+	f := p.frr(p.frrConfig(65001, 64512) + " bgp graceful-restart\n")
+	restart := func(p *Peer) { p.GracefulRestart = GracefulRestart{Enabled: true, RestartTime: 20 * time.Second} }
+	// A second router, which is down, must not hold up the first.
+	config := childConfig{Peers: []Peer{p.peer(65001, restart), down.peer(65002, restart)}, Routes: plainTo("tor1", "tor2")}
+	process := l.child(config)
+	const fresh, stale = "via 10.0.1.1 path 64512", "via 10.0.1.1 path 64512 stale"
+	l.eventuallyIs("a route", fresh, func() string { return f.route(plain) })
+	watch := func() (missing func() int) {
+		n, done := 0, make(chan struct{})
+		go func() {
+			defer close(done)
+			for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+				if !strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") {
+					n++
+				}
+			}
+		}()
+		return func() int { <-done; return n }
+	}
+	l.eventually("the router's kernel has the route", func() bool { return strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") })
+
+	missing := watch()
+	process.Process.Kill()
+	process.Wait()
+	l.eventuallyIs("kept", stale, func() string { return f.route(plain) })
+	config.Restarting = true
+	process = l.child(config)
+	l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
+	if n := missing(); n > 0 {
+		t.Errorf("the router's kernel was without the route %d times", n)
+	}
+	process.Process.Kill()
+	process.Wait()
+
+	t.Run("an end without a word", func(t *testing.T) {
+		l := lab{t}
+		r := l.speaker(config.Peers, config.Routes, func(o *Options) { o.Restarting = true })
+		l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
+		r.LeaveQuietly()
+		r.stop()
+		l.eventuallyIs("kept", stale, func() string { return f.route(plain) })
+	})
+	t.Run("a route that is no more", func(t *testing.T) {
+		l := lab{t}
+		r := l.speaker(config.Peers, nil, func(o *Options) { o.Restarting = true })
+		l.eventuallyIs("gone", "", func() string { return f.route(plain) })
+		r.set(config.Peers, config.Routes)
+		l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
+	})
+	t.Run("an end with a word", func(t *testing.T) {
+		lab{t}.eventuallyIs("withdrawn", "", func() string { return f.route(plain) })
+	})
+}
+
+func TestUnnumbered(t *testing.T) {
+	l := newLab(t)
+	places := []place{l.place(1), l.place(2)}
+	var routers []*frr
+	var peers []Peer
+	for _, p := range places {
+		// Both routers have the same link-local address.
+		p.in("ip link set eth0 down")
+		p.in("ip link set eth0 address 02:00:00:00:00:02")
+		p.in("ip link set eth0 up")
+		routers = append(routers, p.frr(`router bgp 65001
+ bgp router-id 10.0.1.2
+ no bgp ebgp-requires-policy
+ neighbor eth0 interface remote-as external
+ neighbor eth0 timers 1 3
+ neighbor eth0 timers connect 1
+ address-family ipv6 unicast
+  neighbor eth0 activate
+`))
+		peers = append(peers, p.peer(65001, func(peer *Peer) {
+			peer.Address, peer.Source, peer.Interface = netip.Addr{}, netip.Addr{}, p.name
+		}))
+	}
+	const v6 = "2001:db8::1/128"
+	r := l.speaker(peers, append(plainTo("tor1"), Route{Prefix: prefix(v6), Peers: []string{"tor1", "tor2"}}))
+	if got := r.status("tor1").LastError; got != "no router has been heard on tor1" {
+		t.Errorf("at first: %s", got)
+	}
+	t.Logf("established after %s", r.established("tor1", "tor2"))
+	for i, p := range places {
+		hop := strings.TrimSuffix(strings.Fields(run("ip", "-6", "-o", "addr", "show", "dev", p.name, "scope", "link"))[3], "/64")
+		want := "via " + hop + " path 64512"
+		l.eventuallyIs("IPv6", want, func() string { return routers[i].route(v6) })
+		if i == 1 {
+			want = ""
+		}
+		l.eventuallyIs("IPv4", want, func() string { return routers[i].route(plain) })
+		if i == 0 {
+			l.eventually("the router's kernel has the route", func() bool {
+				return strings.Contains(p.in("ip route show 198.51.100.1"), "via inet6 "+hop)
+			})
+		}
+	}
+	r.set(peers[1:], nil)
+	l.eventuallyIs("without its peer", "", func() string { return routers[0].route(v6) })
+}
+
+func run(args ...string) string {
+	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
+	return string(out)
+}
+
+func TestBIRD(t *testing.T) {
+	l := newLab(t)
+	p, q, s := l.place(1), l.place(2), l.place(3)
+	config := func(p place, asn int, node netip.Addr, more string) string {
+		local := p.addr4()
+		if node.Is6() {
+			local = p.addr6()
+		}
+		return fmt.Sprintf(`router id %s;
+			protocol static { ipv4; route 203.0.113.0/24 unreachable; }
+			protocol bgp node {
+				local %s as %d; neighbor %s as 64512; hold time 3; connect retry time 1; %s
+				ipv4 { import all; export all; %s };
+				ipv6 { import all; export all; };
+			}`, p.addr4(), local, asn, node, more, map[bool]string{true: "extended next hop;"}[node.Is6()])
+	}
+	external := p.bird(config(p, 65001, p.node4(), `password "right"; ttl security on;`))
+	internal := q.bird(config(q, 64512, q.node4(), ""))
+	six := s.bird(config(s, 65003, s.node6(), ""))
+	peers := []Peer{
+		p.peer(65001, func(p *Peer) { p.Password, p.TTLSecurityHops = "right", 1 }),
+		q.peer(0, func(p *Peer) { p.PeerType = Internal }),
+		s.peer(0, func(p *Peer) { p.PeerType, p.Address, p.Source = External, s.addr6(), s.node6() }),
+	}
+	all := []string{"tor1", "tor2", "tor3"}
+	const v6 = "2001:db8::1/128"
+	r := l.speaker(peers, []Route{
+		{
+			Prefix: prefix(plain), Peers: all, LocalPref: to(200), MED: to(77), Prepend: 1, Bandwidth: 125000,
+			Communities: []string{"64512:100", "no-peer", "64512:1:2"},
+		},
+		{Prefix: prefix(v6), Peers: all[:1], NextHop: p.node6()},
+		{Prefix: prefix(v6), Peers: all[1:2], NextHop: q.node6()},
+		{Prefix: prefix(v6), Peers: all[2:]},
+	})
+	r.established(all...)
+	for _, tt := range []struct {
+		name  string
+		show  func(string) string
+		wants []string
+	}{
+		{"external", external, []string{
+			"BGP.as_path: 64512 64512", "BGP.next_hop: 10.0.1.1", "BGP.med: 77", "BGP.community: (64512,100) (65535,65284)",
+			"BGP.large_community: (64512, 1, 2)", "BGP.ext_community: (unknown 0x4004, 64512, 1207182336)",
+		}},
+		{"internal", internal, []string{"BGP.as_path: \n", "BGP.local_pref: 200", "BGP.next_hop: 10.0.2.1"}},
+		{"over IPv6", six, []string{"BGP.as_path: 64512 64512", "BGP.next_hop: fd00:3::1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := lab{t}
+			l.eventually("the routes", func() bool {
+				return strings.Contains(tt.show("show route all for "+plain), "BGP.") && strings.Contains(tt.show("show route all for "+v6), "BGP.next_hop: fd00:")
+			})
+			got := tt.show("show route all for " + plain)
+			for _, want := range tt.wants {
+				if !strings.Contains(got, want) {
+					t.Errorf("no %q in\n%s", want, got)
+				}
+			}
+		})
+	}
+	l.eventually("routes are refused", func() bool { return r.status("tor1").RefusedRoutes == 1 })
+	r.set(peers, nil)
+	for _, show := range []func(string) string{external, internal, six} {
+		l.eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
+	}
+}
