@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -44,13 +45,17 @@ func TestAnotherProcessWithTheSamePIDIsNotAlive(t *testing.T) {
 }
 
 func TestProcessesInFindsOtherProcesses(t *testing.T) {
+	// The first thread of the process, which /proc/self is about, may be one that
+	// the runtime retired in another namespace.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.Command("sleep", "60")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	info, err := os.Stat("/proc/self/ns/net")
+	info, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
