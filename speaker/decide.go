@@ -172,7 +172,7 @@ func (c *course) learn() {
 			continue
 		}
 		for i := range vip.Spec.L2.Peers {
-			if mac, ok := parseMAC(vip.Spec.L2.Peers[i].MAC); ok {
+			if mac, ok := v1alpha1.ParseMAC(vip.Spec.L2.Peers[i].MAC); ok {
 				c.Hosts[mac] = vip.Spec.L2.Peers[i].Node
 			}
 		}
@@ -311,7 +311,7 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 		o := peer{node: node, rank: rank}
 		if i := slices.IndexFunc(spec.Peers, func(l v1alpha1.L2Peer) bool { return l.Node == node }); i >= 0 {
 			o.addr, _ = netip.ParseAddr(spec.Peers[i].Address)
-			o.mac, _ = parseMAC(spec.Peers[i].MAC)
+			o.mac, _ = v1alpha1.ParseMAC(spec.Peers[i].MAC)
 		}
 		if p.rank >= 0 && own.IsValid() && o.addr.IsValid() && own.Is4() == o.addr.Is4() {
 			o.path = bfd.Path{Peer: o.addr, Local: own, Interface: on}

@@ -5,28 +5,25 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bfd"
 )
 
-// keySecret is the Secret that all speakers share, and what it holds: the key that packets between speakers are signed with,
-// and, while it is changed, the one before or after it, which is also accepted.
-const (
-	keySecret = "herald-bfd"
-	keyNow    = "key"
-	keyOther  = "otherKey"
-)
+// keyOther is what the Secret v1alpha1.BFDSecret has beside the key while that is changed: the one before or after it, which is
+// also accepted.
+const keyOther = "otherKey"
 
 // keys are the key of the speakers and the other one that is accepted, which may be missing.
 type keys struct{ now, other []byte }
 
 // keys reads the keys; without one, speakers do not watch each other.
 func (s *Speaker) keys() keys {
-	object, exists, err := s.secrets.GetStore().GetByKey(s.Namespace + "/" + keySecret)
+	object, exists, err := s.secrets.GetStore().GetByKey(s.Namespace + "/" + v1alpha1.BFDSecret)
 	if err != nil || !exists {
 		return keys{}
 	}
 	secret := object.(*corev1.Secret)
-	return keys{now: secret.Data[keyNow], other: secret.Data[keyOther]}
+	return keys{now: secret.Data[v1alpha1.BFDSecretKey], other: secret.Data[keyOther]}
 }
 
 // watch is how to watch other speakers with these keys.

@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"net"
 	"time"
 
 	"github.com/heraldlb/herald/speaker/bfd"
@@ -131,12 +130,4 @@ func (c *course) silent(o peer) bool {
 		}
 	}
 	return true
-}
-
-func parseMAC(text string) (mac [6]byte, ok bool) {
-	parsed, err := net.ParseMAC(text)
-	if err != nil || len(parsed) != len(mac) {
-		return mac, false
-	}
-	return [6]byte(parsed), true
 }

@@ -165,14 +165,10 @@ func next(r Role, v *view) Role {
 			return r.enter(Yielding, v.now)
 		}
 	case Yielding:
-		limit := yieldUnlisted
-		if v.listed {
-			limit = yieldUnfit
-		}
 		switch {
 		case may:
 			return r.enter(Owning, v.now)
-		case v.now.Sub(r.Since) >= limit:
+		case v.now.Sub(r.Since) >= v.yieldLimit():
 			return r.enter(Idle, v.now)
 		}
 	case Blocked:
@@ -193,6 +189,14 @@ func next(r Role, v *view) Role {
 		return r.wait(v)
 	}
 	return r
+}
+
+// yieldLimit is how long to answer for an address that nobody takes.
+func (v *view) yieldLimit() time.Duration {
+	if v.listed {
+		return yieldUnfit
+	}
+	return yieldUnlisted
 }
 
 // barred is the role for an address that nobody may announce.
@@ -380,10 +384,7 @@ func (r Role) wake(v *view) time.Time {
 		}
 		return later(r.Since, r.Heard).Add(silence)
 	case Yielding:
-		if v.listed {
-			return after(yieldUnfit)
-		}
-		return after(yieldUnlisted)
+		return after(v.yieldLimit())
 	}
 	if r.conflict(v.now) {
 		return r.conflictEnd()

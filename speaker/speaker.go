@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -121,7 +120,7 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, options.Node).String()
 		}),
 		secrets: coreinformers.NewFilteredSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}, func(list *metav1.ListOptions) {
-			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, keySecret).String()
+			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, v1alpha1.BFDSecret).String()
 		}),
 	}
 	s.metrics = newMetrics(s.stateAge)
@@ -436,19 +435,9 @@ func (s *Speaker) snapshot() (Snapshot, bool) {
 		}
 		key = s.keys()
 	}
-	snapshot.InternalIPs = internalIPs(node)
+	snapshot.InternalIPs = v1alpha1.InternalIPs(node)
 	snapshot.Watch = s.watch(key)
 	return snapshot, known
-}
-
-func internalIPs(node *corev1.Node) []netip.Addr {
-	var addresses []netip.Addr
-	for _, address := range node.Status.Addresses {
-		if addr, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP {
-			addresses = append(addresses, addr)
-		}
-	}
-	return addresses
 }
 
 // interfaces are the links as the responder sees them.

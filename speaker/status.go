@@ -69,9 +69,10 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 	}
 	w.mu.Lock()
 	first := w.vips == nil
-	changed := first || !equality.Semantic.DeepEqual(w.said, w.says(snapshot, decision))
+	says := w.says(snapshot, decision)
+	changed := first || !equality.Semantic.DeepEqual(w.said, says)
 	w.snapshot, w.decision, w.vips = *snapshot, decision, vips
-	w.said = w.says(snapshot, decision)
+	w.said = says
 	w.mu.Unlock()
 	for name, verdict := range decision.Verdicts {
 		if _, changed := told(vips[name], w.Node, verdict, time.Time{}); !changed {

@@ -66,7 +66,9 @@ func (l *liveness) hear(now time.Time) {
 	if gap := now.Sub(l.heard); !l.heard.IsZero() && gap > deaf {
 		for node, beat := range l.leases {
 			if !beat.dead {
-				beat.seen = earliest(beat.seen.Add(gap), now)
+				if beat.seen = beat.seen.Add(gap); beat.seen.After(now) {
+					beat.seen = now
+				}
 				l.leases[node] = beat
 			}
 		}
@@ -124,13 +126,6 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func earliest(a, b time.Time) time.Time {
-	if b.Before(a) {
 		return b
 	}
 	return a

@@ -28,7 +28,7 @@ func (s *scene) peers(l2 *v1alpha1.L2Placement) []v1alpha1.L2Peer {
 // sees its interfaces, else by its InternalIP.
 func peer(addr netip.Addr, patterns []string, node *corev1.Node, speaker *v1alpha1.Speaker) v1alpha1.L2Peer {
 	found := v1alpha1.L2Peer{Node: node.Name}
-	internal := internalIPs(node)
+	internal := v1alpha1.InternalIPs(node)
 	var all []lan.Interface
 	if speaker != nil {
 		all = parseInterfaces(speaker.Status.Interfaces)
@@ -50,26 +50,13 @@ func peer(addr netip.Addr, patterns []string, node *corev1.Node, speaker *v1alph
 	return found
 }
 
-// internalIPs are the addresses of type InternalIP of a node.
-func internalIPs(node *corev1.Node) []netip.Addr {
-	var addresses []netip.Addr
-	for _, address := range node.Status.Addresses {
-		if addr, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP {
-			addresses = append(addresses, addr)
-		}
-	}
-	return addresses
-}
-
 // parseInterfaces reads what a speaker says of its interfaces. What cannot be
 // read is left out.
 func parseInterfaces(said []v1alpha1.SpeakerInterface) []lan.Interface {
 	all := make([]lan.Interface, 0, len(said))
 	for _, i := range said {
 		parsed := lan.Interface{Name: i.Name}
-		if mac, err := net.ParseMAC(i.MAC); err == nil && len(mac) == len(parsed.MAC) {
-			parsed.MAC = [6]byte(mac)
-		}
+		parsed.MAC, _ = v1alpha1.ParseMAC(i.MAC)
 		for _, text := range i.Prefixes {
 			if prefix, err := netip.ParsePrefix(text); err == nil {
 				parsed.Prefixes = append(parsed.Prefixes, prefix)

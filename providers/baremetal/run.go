@@ -292,7 +292,7 @@ func (p *Provider) nodeChanged(before, after *corev1.Node) {
 		p.placeAll()
 		return
 	}
-	if !slices.Equal(internalIPs(before), internalIPs(after)) {
+	if !slices.Equal(v1alpha1.InternalIPs(before), v1alpha1.InternalIPs(after)) {
 		p.placeCandidate(after.Name)
 	}
 }
