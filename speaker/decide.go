@@ -579,6 +579,9 @@ func (d *Decision) announced() int {
 func (d *Decision) String() string {
 	lines := make([]string, 0, len(d.Verdicts))
 	for name, v := range d.Verdicts {
+		if _, routed := d.Routed[name]; routed && v.Reason == v1alpha1.NotAnnouncedByL2 {
+			continue
+		}
 		line := fmt.Sprintf("%s: no, %s", name, v.Reason)
 		if v.Reason == "" {
 			line = fmt.Sprintf("%s: %s on %s", name, strings.ToLower(string(d.Roles[name].Phase)), strings.Join(v.Interfaces, ", "))

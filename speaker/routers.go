@@ -266,8 +266,6 @@ func (c *course) watchRouter(r *Router, spec *v1alpha1.BFD) bfd.Path {
 	c.Sessions = append(c.Sessions, bfd.Session{
 		Path: path, Transmit: duration(spec.TransmitInterval), Receive: duration(spec.ReceiveInterval),
 		Multiplier: uint8(spec.DetectMultiplier), MinTTL: uint8(spec.MinimumTTL), Passive: spec.Passive,
-		// A router that keeps the routes is not to take the end of the session for the end of the node.
-		AdminDown: c.returns() && r.Quiet,
 	})
 	return path
 }

@@ -125,6 +125,8 @@ type Speaker struct {
 const (
 	// handOver is how long a speaker that stops goes on answering while the others take over.
 	handOver = 4 * time.Second
+	// afterlife is how long routers are still answered by BFD after the end of BGP.
+	afterlife = 300 * time.Millisecond
 	// patienceAtStart is how long the API server is waited for before what is on disk will do.
 	patienceAtStart = 3 * time.Second
 )
@@ -265,6 +267,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 			hangUp()
 			err := <-talking
 			talking <- nil
+			s.outlive(work)
 			return err
 		}
 		return nil
@@ -305,6 +308,18 @@ func (s *Speaker) leave(ctx context.Context, lease *lease) {
 			return
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+// outlive keeps the paths to routers watched for a moment that have seen their sessions end. FRR takes the end of BFD, AdminDown
+// too, for the end of the node as long as there is a BGP session, and for nothing when it is already waiting for a restart.
+func (s *Speaker) outlive(ctx context.Context) {
+	if d := s.decision.Load(); d == nil || len(d.RouterPaths) == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(afterlife):
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -48,8 +49,18 @@ func watchGateways(ctx context.Context, ns netns.NsHandle, notify func([]Gateway
 	if err := netlink.RouteSubscribeWithOptions(updates, done, options); err != nil {
 		return fmt.Errorf("subscribing to route changes: %w", err)
 	}
+	// IPv4 routes go without a word when their link or its address does.
+	socket, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR)
+	if err != nil {
+		close(done)
+		return fmt.Errorf("subscribing to interface changes: %w", err)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
+		return receive(ctx, func() error { _, _, err := socket.Receive(); return err }, changes)
+	})
+	group.Go(func() error {
+		defer socket.Close()
 		defer close(done)
 		for {
 			select {
