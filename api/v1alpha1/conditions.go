@@ -133,6 +133,7 @@ const (
 const (
 	NodeExcluded     Reason = "NodeExcluded"
 	NodeBeingDeleted Reason = "NodeBeingDeleted"
+	NodeShuttingDown Reason = "NodeShuttingDown"
 	NodeNotReady     Reason = "NodeNotReady"
 	NetworkDown      Reason = "NetworkUnavailable"
 	NoSpeaker        Reason = "NoSpeaker"
@@ -234,6 +235,7 @@ var Reasons = []ReasonDoc{
 
 	{NodeExcluded, "Node", "The node has the label node.kubernetes.io/exclude-from-external-load-balancers."},
 	{NodeBeingDeleted, "Node", "The node has a taint that announces its end."},
+	{NodeShuttingDown, "Node", "kubelet says that the node is shutting down."},
 	{NodeNotReady, "Node", "The node is not Ready."},
 	{NetworkDown, "Node", "The node's network is not configured (condition NetworkUnavailable)."},
 	{NoSpeaker, "Node", "No speaker runs on the node: its Lease is missing or has expired."},

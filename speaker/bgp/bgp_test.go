@@ -299,7 +299,7 @@ func TestAnyOrderEndsInTheSamePlace(t *testing.T) {
 					byName[p.Name], known[p.Name], all = n, true, append(all, n)
 				}
 				routes, _ := resolve(byName, known, sets[i])
-				if errs := s.set(all, routes, false); len(errs) > 0 {
+				if errs := s.set(all, routes, func(string) bool { return false }); len(errs) > 0 {
 					t.Fatal(errs)
 				}
 				return s.numbers.plan(all, routes)

@@ -150,6 +150,7 @@ func (b *board) take() []Status {
 
 func (e *entry) now() Status {
 	s := e.status
+	s.Address, s.Source = e.Address, e.Source
 	s.Families = slices.Clone(s.Families)
 	s.Advertised = map[Family]int{}
 	for _, f := range s.Families {
