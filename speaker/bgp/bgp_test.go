@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +139,25 @@ func TestBadInput(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestAPeerWithItsDefaultsIsValid(t *testing.T) {
+	for name, p := range map[string]Peer{
+		"by number":  {Name: "a", LocalASN: 64512, PeerASN: 64513, Address: addr("198.51.100.1")},
+		"external":   {Name: "a", LocalASN: 64512, PeerType: External, Address: addr("198.51.100.1"), EBGPMultiHop: 2},
+		"internal":   {Name: "a", LocalASN: 64512, PeerType: Internal, Address: addr("198.51.100.1")},
+		"unnumbered": {Name: "a", LocalASN: 64512, PeerType: External, Interface: "eth1", GracefulRestart: GracefulRestart{Enabled: true}},
+	} {
+		o := Options{RouterID: routerID}
+		once, wrong := Valid([]Peer{p}, o)
+		if len(wrong) > 0 {
+			t.Fatalf("%s: %v", name, wrong)
+		}
+		twice, wrong := Valid(once, o)
+		if len(wrong) > 0 || !reflect.DeepEqual(once, twice) {
+			t.Errorf("%s: %+v becomes %+v, %v", name, once, twice, wrong)
+		}
 	}
 }
 

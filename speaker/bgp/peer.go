@@ -69,7 +69,8 @@ func (p Peer) validateASN() error {
 		return fmt.Errorf("peer type %q is neither External nor Internal", p.PeerType)
 	case p.PeerASN == 0 && p.PeerType == "":
 		return errors.New("a peer needs an ASN or a type")
-	case p.PeerASN != 0 && p.PeerType != "":
+	// With its defaults an internal peer has both.
+	case p.PeerASN != 0 && p.PeerType != "" && (p.PeerType != Internal || p.PeerASN != p.LocalASN):
 		return errors.New("an ASN and a type exclude each other")
 	}
 	return nil
