@@ -183,7 +183,8 @@ type BGPAdvertisement struct {
 // AdvertisementStatus is what Herald says of an Advertisement.
 type AdvertisementStatus struct {
 	// Nodes is how many nodes can take part: selected, with a live speaker, and
-	// neither excluded, nor about to be deleted, nor cordoned. A node that is
+	// neither excluded, nor about to be deleted, nor cordoned; with bgp, a BGPPeer
+	// that it advertises to must be for the node, too. A node that is cordoned
 	// leaves it to them, once there are any.
 	//
 	// +optional

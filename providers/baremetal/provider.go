@@ -82,6 +82,7 @@ type Provider struct {
 	poolProblems   map[string][]problem
 	advertisements []advertisement
 	advertProblems map[string][]problem
+	bgpPeers       []bgpPeer
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
