@@ -17,7 +17,8 @@ import (
 
 // peerFor is a BGPPeer for the nodes that the selector chooses.
 func peerFor(name string, nodes *metav1.LabelSelector) bgpPeer {
-	return parsePeer(&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.BGPPeerSpec{NodeSelector: nodes}})
+	parsed, _ := parsePeer(&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.BGPPeerSpec{NodeSelector: nodes}})
+	return parsed
 }
 
 // established is a session with the peer, of both families if none is given,

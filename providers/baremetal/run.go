@@ -71,6 +71,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}
 	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
 	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	go work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer)
 	p.secrets.Add(v1alpha1.BFDSecret)
 	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
 	return nil
@@ -450,6 +451,9 @@ func (p *Provider) nodesChanged() {
 	for _, advert := range client.Objects[*v1alpha1.Advertisement](p.adverts.GetStore()) {
 		p.advertStatuses.AddAfter(advert.Name, statusDelay)
 	}
+	for _, peer := range client.Objects[*v1alpha1.BGPPeer](p.peers.GetStore()) {
+		p.peerStatuses.AddAfter(peer.Name, statusDelay)
+	}
 }
 
 func (p *Provider) placeAll() {
@@ -505,7 +509,8 @@ func (p *Provider) readAdvertisements() {
 	}
 	p.bgpPeers = nil
 	for _, object := range client.Objects[*v1alpha1.BGPPeer](p.peers.GetStore()) {
-		p.bgpPeers = append(p.bgpPeers, parsePeer(object))
+		parsed, _ := parsePeer(object) // told where its status is written
+		p.bgpPeers = append(p.bgpPeers, parsed)
 	}
 	p.advertisements = nil
 	p.advertProblems = map[string][]problem{}
