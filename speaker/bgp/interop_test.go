@@ -535,3 +535,21 @@ func TestBIRD(t *testing.T) {
 		l.eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
 	}
 }
+
+func TestTooManyRoutesEndTheSession(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	networks := " address-family ipv4 unicast\n"
+	for i := range 12 {
+		networks += fmt.Sprintf("  network 192.0.2.%d/32\n", i)
+	}
+	p.frr(p.frrConfig(65001, 64512) + networks + " exit-address-family\n no bgp network import-check\n")
+	g := q.frr(q.frrConfig(65002, 64512))
+	r := l.speaker([]Peer{p.peer(65001), q.peer(65002)}, plainTo("tor1", "tor2"), func(o *Options) { o.MostRefused = 10 })
+	l.eventually("the session ends", func() bool {
+		s := r.status("tor1")
+		return s.State == "Idle" && strings.HasPrefix(s.LastError, "the router advertises more than 10 routes to us")
+	})
+	r.established("tor2")
+	l.eventuallyIs("the other router", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+}
