@@ -11,6 +11,7 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/goleak"
 )
 
 // The tests here have FRR and BIRD as the router, and look into its table.
@@ -552,4 +553,26 @@ func TestTooManyRoutesEndTheSession(t *testing.T) {
 	})
 	r.established("tor2")
 	l.eventuallyIs("the other router", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+}
+
+// A speaker that has ended leaves nothing running, whatever state its sessions were in.
+func TestNothingOutlivesRun(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	p.frr(p.frrConfig(65001, 64512))
+	down, passive := q.peer(65002), q.peer(65003)
+	down.Name, passive.Name, passive.Passive = "down", "passive", true
+	passive.Address = addr("10.0.2.3")
+	before := goleak.IgnoreCurrent()
+	for _, quietly := range []bool{false, true} {
+		r := l.speaker([]Peer{p.peer(65001), down, passive}, plainTo("tor1"))
+		r.established("tor1")
+		if quietly {
+			r.LeaveQuietly()
+		}
+		r.stop()
+		if err := goleak.Find(before); err != nil {
+			t.Errorf("quietly %v: %v", quietly, err)
+		}
+	}
 }
