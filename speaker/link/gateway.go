@@ -138,9 +138,12 @@ func gateways(ns netns.NsHandle) ([]Gateway, error) {
 func hops(handle *netlink.Handle, route *netlink.Route) (found []Gateway) {
 	add := func(ip []byte, index int) {
 		addr, ok := netip.AddrFromSlice(ip)
-		device, err := handle.LinkByIndex(index)
-		if !ok || err != nil {
+		if !ok {
 			return
+		}
+		device, err := handle.LinkByIndex(index)
+		if err != nil {
+			return // it has gone
 		}
 		name := device.Attrs().Name
 		if addr = addr.Unmap(); addr.Is6() && addr.IsLinkLocalUnicast() {
