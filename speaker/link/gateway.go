@@ -87,7 +87,7 @@ func watchGateways(ctx context.Context, ns netns.NsHandle, notify func([]Gateway
 // lost says why there are no more changes told.
 func lost(ctx context.Context, failed <-chan error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // whoever ended it knows
 	}
 	select {
 	case err := <-failed:
