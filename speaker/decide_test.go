@@ -319,3 +319,33 @@ func (p *play) decide(what string) {
 		p.log.WriteString("    " + line)
 	}
 }
+
+func BenchmarkDecideRoutes(b *testing.B) {
+	s := Snapshot{
+		Now: epoch, Node: "node-1", InternalIPs: []netip.Addr{nodeAddr("node-1")},
+		Links:    []link.Link{{Index: 2, Name: "eth0", Up: true, ARP: true, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr("node-1"), 24)}}},
+		ProxyURL: health.DefaultProxyURL,
+		Health:   map[health.Target]health.State{proxyTarget: {Healthy: true, Since: epoch}},
+		BGPPeers: []*v1alpha1.BGPPeer{
+			{ObjectMeta: metav1.ObjectMeta{Name: "tor-a"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PeerType: "External", Address: "198.51.100.253"}},
+			{ObjectMeta: metav1.ObjectMeta{Name: "tor-b"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PeerType: "External", Address: "198.51.100.254"}},
+		},
+		Advertisements: []*v1alpha1.Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "fabric"}, Spec: v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}}}},
+	}
+	for i := range 10_000 {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		s.VirtualIPs = append(s.VirtualIPs, &v1alpha1.VirtualIP{
+			ObjectMeta: metav1.ObjectMeta{Name: addr.String(), CreationTimestamp: metav1.NewTime(epoch)},
+			Spec: v1alpha1.VirtualIPSpec{
+				Address: addr.String(), Claims: []v1alpha1.Claim{{Namespace: "shop", Name: "web"}}, BGP: &v1alpha1.BGPPlacement{Advertisements: []string{"fabric"}},
+			},
+		})
+	}
+	for b.Loop() {
+		s.Before = Decide(s)
+	}
+	if len(s.Before.Routes) != len(s.VirtualIPs) {
+		b.Fatal(len(s.Before.Routes), "routes")
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(s.VirtualIPs)), "ns/address")
+}

@@ -111,7 +111,8 @@ type PreferredNodes struct {
 	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
 }
 
-// BGPAdvertisement is how addresses are advertised to routers.
+// BGPAdvertisement is how addresses are advertised to routers. Of several
+// Advertisements that lead to one prefix and router, the first by name counts.
 type BGPAdvertisement struct {
 	// Peers are BGPPeers by name; empty means all.
 	//

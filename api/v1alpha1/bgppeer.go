@@ -159,7 +159,8 @@ type BGPPeerSpec struct {
 	// +optional
 	PasswordSecretRef *SecretKeyReference `json:"passwordSecretRef,omitempty"`
 
-	// GracefulRestart keeps routes while a speaker restarts (RFC 4724).
+	// GracefulRestart keeps routes while a speaker restarts (RFC 4724). Without it
+	// there is none. Use it with bfd: routers would keep the routes of a dead node.
 	//
 	// +optional
 	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`

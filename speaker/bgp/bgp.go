@@ -5,6 +5,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,9 @@ type Options struct {
 	// Restarting says that a Speaker before us may have left routes that the routers still keep (RFC 4724, section 4.1). The
 	// first set of routes with a peer must then be complete.
 	Restarting bool
+	// MostRefused is how many routes of a family a router may advertise to us: 100,000 when zero. They are refused, and take
+	// memory all the same. With one more, the session ends until the peer is changed.
+	MostRefused uint32
 	// Notify is told of each change of a peer's State or LastError, in their order, from Run's goroutine.
 	Notify func(Status)
 }
@@ -166,6 +170,8 @@ type Speaker struct {
 	// changed tells Run that the interfaces to watch may be others.
 	changed chan struct{}
 }
+
+const mostRefused = 100_000
 
 // New returns a Speaker that does nothing until it is run.
 func New(o Options) *Speaker {
@@ -299,7 +305,7 @@ func (s *Speaker) apply() (errs []error) {
 	neighbors := map[identity][]neighbor{}
 	var all []neighbor
 	for _, p := range s.peers {
-		n := neighbor{Peer: p}
+		n := neighbor{Peer: p, mostRefused: cmp.Or(s.options.MostRefused, mostRefused)}
 		if p.unnumbered() {
 			n.Address, n.Source = s.links[p.Interface].router, s.links[p.Interface].ours
 		}

@@ -171,9 +171,9 @@ func TestThePasswordIsNotPrinted(t *testing.T) {
 }
 
 func TestPlan(t *testing.T) {
-	one := neighbor{valid(func(p *Peer) { p.Name = "one" })}
-	two := neighbor{valid(func(p *Peer) { p.Name, p.Address, p.PeerASN = "two", addr("192.0.2.2"), 64512 })}
-	lost := neighbor{valid(func(p *Peer) { p.Name, p.Address, p.Interface = "lost", netip.Addr{}, "eth0" })}
+	one := neighbor{Peer: valid(func(p *Peer) { p.Name = "one" })}
+	two := neighbor{Peer: valid(func(p *Peer) { p.Name, p.Address, p.PeerASN = "two", addr("192.0.2.2"), 64512 })}
+	lost := neighbor{Peer: valid(func(p *Peer) { p.Name, p.Address, p.Interface = "lost", netip.Addr{}, "eth0" })}
 	all := []neighbor{one, two, lost}
 	tests := []struct {
 		name   string
@@ -315,7 +315,7 @@ func TestAnyOrderEndsInTheSamePlace(t *testing.T) {
 			set := func(i int) plan {
 				byName, known, all := map[string]neighbor{}, map[string]bool{}, []neighbor{}
 				for _, p := range peers {
-					n := neighbor{p.withDefaults(Options{RouterID: routerID})}
+					n := neighbor{Peer: p.withDefaults(Options{RouterID: routerID})}
 					byName[p.Name], known[p.Name], all = n, true, append(all, n)
 				}
 				routes, _ := resolve(byName, known, sets[i])

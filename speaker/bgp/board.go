@@ -41,6 +41,8 @@ type entry struct {
 	status      Status
 	desired     map[Family]int
 	transitions uint64
+	// overfull: the router has advertised too many routes to us.
+	overfull bool
 }
 
 func newBoard() board {
@@ -71,7 +73,7 @@ func (b *board) keep(peers []Peer) {
 // added is called before GoBGP is told of a neighbor.
 func (b *board) added(n neighbor) {
 	b.change(n.Name, func(e *entry) {
-		e.neighbor = n
+		e.neighbor, e.overfull = n, false
 		b.names[n.Address] = n.Name
 		if n.Passive {
 			e.status.LastError = "the router has not connected yet"
@@ -209,7 +211,7 @@ func (b *board) moved(p apiutil.Peer, at time.Time) (wrong bool) {
 
 // wrongBefore keeps the reason that we have ended a session for.
 func wrongBefore(e *entry) bool {
-	return e.PeerType == External && e.status.LastError == wrongAS(e.neighbor)
+	return e.overfull || e.PeerType == External && e.status.LastError == wrongAS(e.neighbor)
 }
 
 func (b *board) name(a netip.Addr) string {
@@ -256,6 +258,9 @@ func (b *board) heard(a netip.Addr, r slog.Record) {
 	})
 	var why func(neighbor) string
 	switch r.Message {
+	case "prefix limit reached":
+		b.change(b.name(a), func(e *entry) { e.overfull, e.status.LastError = true, tooMany(e.neighbor) })
+		return
 	case "failed to connect":
 		why = func(n neighbor) string { return unconnected(n, attrs["Error"].String(), onLink(n)) }
 	case "outgoing connection IO error":

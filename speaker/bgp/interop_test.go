@@ -11,6 +11,7 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/goleak"
 )
 
 // The tests here have FRR and BIRD as the router, and look into its table.
@@ -533,5 +534,45 @@ func TestBIRD(t *testing.T) {
 	r.set(peers, nil)
 	for _, show := range []func(string) string{external, internal, six} {
 		l.eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
+	}
+}
+
+func TestTooManyRoutesEndTheSession(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	networks := " address-family ipv4 unicast\n"
+	for i := range 12 {
+		networks += fmt.Sprintf("  network 192.0.2.%d/32\n", i)
+	}
+	p.frr(p.frrConfig(65001, 64512) + networks + " exit-address-family\n no bgp network import-check\n")
+	g := q.frr(q.frrConfig(65002, 64512))
+	r := l.speaker([]Peer{p.peer(65001), q.peer(65002)}, plainTo("tor1", "tor2"), func(o *Options) { o.MostRefused = 10 })
+	l.eventually("the session ends", func() bool {
+		s := r.status("tor1")
+		return s.State == "Idle" && strings.HasPrefix(s.LastError, "the router advertises more than 10 routes to us")
+	})
+	r.established("tor2")
+	l.eventuallyIs("the other router", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+}
+
+// A speaker that has ended leaves nothing running, whatever state its sessions were in.
+func TestNothingOutlivesRun(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	p.frr(p.frrConfig(65001, 64512))
+	down, passive := q.peer(65002), q.peer(65003)
+	down.Name, passive.Name, passive.Passive = "down", "passive", true
+	passive.Address = addr("10.0.2.3")
+	before := goleak.IgnoreCurrent()
+	for _, quietly := range []bool{false, true} {
+		r := l.speaker([]Peer{p.peer(65001), down, passive}, plainTo("tor1"))
+		r.established("tor1")
+		if quietly {
+			r.LeaveQuietly()
+		}
+		r.stop()
+		if err := goleak.Find(before); err != nil {
+			t.Errorf("quietly %v: %v", quietly, err)
+		}
 	}
 }

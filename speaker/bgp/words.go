@@ -16,6 +16,10 @@ func noRouter(ifname string) string {
 	return "no router has been heard on " + ifname
 }
 
+func tooMany(n neighbor) string {
+	return fmt.Sprintf("the router advertises more than %d routes to us, which are refused but take memory; change the BGPPeer when it does not any more", n.mostRefused)
+}
+
 func wrongAS(n neighbor) string {
 	switch {
 	case n.PeerType == External:

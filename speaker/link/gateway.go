@@ -87,7 +87,7 @@ func watchGateways(ctx context.Context, ns netns.NsHandle, notify func([]Gateway
 // lost says why there are no more changes told.
 func lost(ctx context.Context, failed <-chan error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // whoever ended it knows
 	}
 	select {
 	case err := <-failed:
@@ -138,9 +138,12 @@ func gateways(ns netns.NsHandle) ([]Gateway, error) {
 func hops(handle *netlink.Handle, route *netlink.Route) (found []Gateway) {
 	add := func(ip []byte, index int) {
 		addr, ok := netip.AddrFromSlice(ip)
-		device, err := handle.LinkByIndex(index)
-		if !ok || err != nil {
+		if !ok {
 			return
+		}
+		device, err := handle.LinkByIndex(index)
+		if err != nil {
+			return // it has gone
 		}
 		name := device.Attrs().Name
 		if addr = addr.Unmap(); addr.Is6() && addr.IsLinkLocalUnicast() {
