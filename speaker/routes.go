@@ -119,7 +119,7 @@ func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[
 			continue
 		case !selects(a.Spec.NodeSelector, c.Labels):
 			verdict.Reason = v1alpha1.NotSelected
-		case limit >= 0 && !slices.Contains(vip.Spec.BGP.Limits[limit].Nodes, c.Node):
+		case limit >= 0 && !slices.Contains(vip.Spec.BGP.Limits[limit].Nodes, c.Node) && !c.parting(vip.Name, name):
 			verdict.Reason = v1alpha1.OverMaxNodes
 		case len(c.routersOf(a, familyOf(addr), reached)) == 0:
 			verdict.Reason, verdict.Why = v1alpha1.NoPeer, ""
@@ -131,6 +131,13 @@ func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[
 		verdict.Reason = ""
 	}
 	return verdict
+}
+
+// parting says that this node departs and has advertised the address so far: another node is in its place already, and routers
+// are to have the time to go there.
+func (c *course) parting(name, advertisement string) bool {
+	before := c.Before.Routed[name]
+	return c.Departs != "" && !c.departed() && before.Reason == "" && slices.Contains(before.Advertisements, advertisement)
 }
 
 // routersOf are the peers of an Advertisement that routes of the family go to, by name. They are found once.
