@@ -245,8 +245,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	watch := newLinkWatch(s)
 	defer watch.stop()
 	watch.follow(ctx, s.interfaces())
+	silence := time.NewTicker(answerTime)
+	defer silence.Stop()
 	for {
 		select {
+		case now := <-silence.C:
+			s.board.unanswered(now)
 		case <-ctx.Done():
 			watch.stop()
 			return s.stop(log)

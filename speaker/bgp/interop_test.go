@@ -189,11 +189,12 @@ func TestPasswords(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	l := newLab(t)
-	p, q, nobody, closed, ours := l.place(1), l.place(2), l.place(3), l.place(4), l.place(5)
+	p, q, nobody, closed, ours, low := l.place(1), l.place(2), l.place(3), l.place(4), l.place(5), l.place(6)
 	p.frr(p.frrConfig(65001, 64512))
 	q.frr(q.frrConfig(65002, 64999))
 	ours.frr(ours.frrConfig(64512, 64512))
 	closed.frr("router bgp 65004\n no bgp ebgp-requires-policy\n")
+	low.frr(low.frrConfig(65006, 64512))
 	far := p.beyond()
 	far.frr(far.frrConfig(65001, 64512))
 	l.run("ip", "route", "add", "unreachable", "203.0.113.9/32")
@@ -208,6 +209,7 @@ func TestReasons(t *testing.T) {
 		}),
 		closed.peer(65004),
 		ours.peer(0, func(p *Peer) { p.PeerType = External }),
+		low.peer(65006, func(p *Peer) { p.TTLSecurityHops = 1 }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address = "far", addr("203.0.113.2") }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address = "unreachable", addr("203.0.113.9") }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address, p.Source = "source", addr("203.0.113.3"), addr("10.0.1.77") }),
@@ -220,6 +222,7 @@ func TestReasons(t *testing.T) {
 		"tor3":        "connection refused by 10.0.3.2:179",
 		"tor4":        "the router closes the connection at once: it does not take this node for a neighbor",
 		"tor5":        "wrong AS: the router is in our own, 64512",
+		"tor6":        "the router takes the connection and says nothing on it: TTL below 255, which is what ttlSecurityHops wants",
 		"far":         "no route to 203.0.113.2:179, or none that a TTL of 1 is enough for: see multi-hop",
 		"ttl":         "no answer from [fd00:3::2]:179: TTL below 255; a password that the router wants; a firewall, or the router is down",
 		"unreachable": "no route to 203.0.113.9:179, or none that a TTL of 1 is enough for: see multi-hop",

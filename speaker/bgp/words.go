@@ -68,6 +68,19 @@ func silence(n neighbor, onLink bool) string {
 	return strings.Join(append(causes, "a firewall, or the router is down"), "; ")
 }
 
+// noAnswer is about a router that takes the connection and then says nothing. Routers that take it by a TTL of 255 may go on
+// with a lower one.
+func noAnswer(n neighbor, onLink bool) string {
+	text := "the router takes the connection and says nothing on it"
+	switch {
+	case n.TTLSecurityHops != 0:
+		return fmt.Sprintf("%s: TTL below %d, which is what ttlSecurityHops wants", text, 256-int(n.TTLSecurityHops))
+	case !onLink:
+		return text + ": a TTL of 1 there, which does not reach this node: see multi-hop on the router"
+	}
+	return text
+}
+
 // tooFar says whether packets are sent with a TTL of 1 to where that cannot be enough.
 func tooFar(n neighbor, onLink bool) bool {
 	return !onLink && n.PeerASN != 0 && !n.internal() && n.EBGPMultiHop == 0 && n.TTLSecurityHops == 0
