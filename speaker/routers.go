@@ -73,13 +73,13 @@ func (c *course) returns() bool { return c.Departs == v1alpha1.Leaving }
 // routers makes sessions of the BGPPeers that select this node.
 func (c *course) routers() {
 	var peers []bgp.Peer
-	specs := map[string]*v1alpha1.BGPPeerSpec{}
+	objects := map[string]*v1alpha1.BGPPeer{}
 	for _, object := range slices.SortedFunc(slices.Values(c.BGPPeers), func(a, b *v1alpha1.BGPPeer) int { return strings.Compare(a.Name, b.Name) }) {
 		if !selects(object.Spec.NodeSelector, c.Labels) {
 			continue
 		}
 		r := Router{Name: object.Name}
-		specs[r.Name] = &object.Spec
+		objects[r.Name] = object
 		r.Peer, r.Reason, r.Why = c.peerOf(object)
 		r.Asked, r.Quiet = r.Peer.Families, r.Peer.GracefulRestart.Enabled
 		if c.Departs != "" && !(c.returns() && r.Quiet) {
@@ -90,6 +90,10 @@ func (c *course) routers() {
 		}
 		c.Routers = append(c.Routers, r)
 	}
+	// Of two that cannot both be, the older keeps its session.
+	slices.SortStableFunc(peers, func(a, b bgp.Peer) int {
+		return objects[a.Name].CreationTimestamp.Compare(objects[b.Name].CreationTimestamp.Time)
+	})
 	valid, wrong := bgp.Valid(peers, bgp.Options{})
 	for i := range c.Routers {
 		r := &c.Routers[i]
@@ -101,7 +105,7 @@ func (c *course) routers() {
 		}
 		r.Peer = valid[slices.IndexFunc(valid, func(p bgp.Peer) bool { return p.Name == r.Name })]
 		c.Peers = append(c.Peers, r.Peer)
-		r.BFD = c.watchRouter(r, specs[r.Name].BFD)
+		r.BFD = c.watchRouter(r, objects[r.Name].Spec.BFD)
 	}
 }
 
