@@ -138,7 +138,9 @@ func (w *world) routedService(name string, edit func(*corev1.Service), nodes ...
 	return addresses[0], addresses[1]
 }
 
-func seconds(n int) *metav1.Duration { return &metav1.Duration{Duration: time.Duration(n) * time.Second} }
+func seconds(n int) *metav1.Duration {
+	return &metav1.Duration{Duration: time.Duration(n) * time.Second}
+}
 
 func milliseconds(n int) *metav1.Duration {
 	return &metav1.Duration{Duration: time.Duration(n) * time.Millisecond}
@@ -155,7 +157,7 @@ func onNodes(nodes ...string) *metav1.LabelSelector {
 func (w *world) session(node, peer string) v1alpha1.SpeakerBGPSession {
 	w.Helper()
 	speaker, err := herald.Speakers.Get(w.ctx, node, metav1.GetOptions{})
-	w.must(err)
+	w.must(ignoreNotFound(err))
 	for _, s := range speaker.Status.BGP {
 		if s.Peer == peer {
 			return s

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/test/sandbox"
@@ -167,7 +167,7 @@ func nextHops(addr netip.Addr) ([]netip.Addr, error) {
 			return nil, err
 		}
 		if slices.ContainsFunc(attributes, func(a syscall.NetlinkRouteAttr) bool {
-			return a.Attr.Type == syscall.RTA_DST && string(a.Value) == string(addr.AsSlice())
+			return a.Attr.Type == syscall.RTA_DST && bytes.Equal(a.Value, addr.AsSlice())
 		}) {
 			hops = append(hops, hopsOf(attributes)...)
 		}
@@ -320,8 +320,8 @@ func (r *RoutedRun) End() (RoutedTrace, error) {
 // RoutedCase is a way to break things where addresses are advertised by BGP.
 type RoutedCase struct {
 	Name string
-	// Local is for a Service of policy Local with a pod on each node.
-	Local bool
+	// Far is for pods on the last node alone, which is never the one.
+	Far bool
 	// Lost says that the node is left out at the end.
 	Lost bool
 	// Break does it to a node.
@@ -330,13 +330,15 @@ type RoutedCase struct {
 
 // RoutedCases are all, in the order in which they are best read.
 var RoutedCases = []RoutedCase{
-	{Name: "bgp-power-loss", Lost: true, Break: LosePower},
+	{Name: "bgp-power-loss", Far: true, Lost: true, Break: LosePower},
 	{Name: "bgp-restart", Break: RestartSpeaker},
 	{Name: "bgp-drain", Lost: true, Break: DrainAndStop},
 }
 
 // LosePower takes the power from the node: its links go down, all at once.
-func LosePower(ctx context.Context, r *RoutedRun, node string) error { return r.Box.PowerOff(ctx, node) }
+func LosePower(ctx context.Context, r *RoutedRun, node string) error {
+	return r.Box.PowerOff(ctx, node)
+}
 
 // RestartSpeaker ends the node's speaker by SIGTERM and starts it again, as an
 // update of the DaemonSet does.
@@ -427,12 +429,4 @@ func (s RoutedSummary) String() string {
 		line += fmt.Sprintf(" errors=%d", s.Errors)
 	}
 	return line
-}
-
-// Policy is the external traffic policy that a case wants.
-func (c RoutedCase) Policy() corev1.ServiceExternalTrafficPolicy {
-	if c.Local {
-		return corev1.ServiceExternalTrafficPolicyLocal
-	}
-	return corev1.ServiceExternalTrafficPolicyCluster
 }
