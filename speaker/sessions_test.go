@@ -99,9 +99,14 @@ func TestReportedSessions(t *testing.T) {
 			},
 		},
 		{
-			"a router that advertises all the time", good, func() bgp.Status { s := upStatus; s.RefusedRoutes = 900; return s }(), bfd.Up,
+			"a router that advertises all the time", good, func() bgp.Status { s := upStatus; s.RefusedRoutes = 13; return s }(), bfd.Up,
 			[]v1alpha1.SpeakerBGPSession{with(established, func(s *v1alpha1.SpeakerBGPSession) { s.Refused = 7 })},
 			with(established, func(s *v1alpha1.SpeakerBGPSession) { s.Refused = 7 }),
+		},
+		{
+			"a router that has advertised twice as much", good, func() bgp.Status { s := upStatus; s.RefusedRoutes = 14; return s }(), bfd.Up,
+			[]v1alpha1.SpeakerBGPSession{with(established, func(s *v1alpha1.SpeakerBGPSession) { s.Refused = 7 })},
+			with(established, func(s *v1alpha1.SpeakerBGPSession) { s.Refused = 14 }),
 		},
 	}
 	for _, tt := range tests {

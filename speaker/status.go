@@ -373,7 +373,7 @@ func sessionOf(session *v1alpha1.SpeakerBGPSession, r *Router, status bgp.Status
 }
 
 // steady keeps what has not changed as it was said before: since when it is so, and a count that a router could have written
-// all the time.
+// all the time: it is said anew when it has doubled.
 func steady(session, before *v1alpha1.SpeakerBGPSession) {
 	if session.State != before.State {
 		return
@@ -382,7 +382,7 @@ func steady(session, before *v1alpha1.SpeakerBGPSession) {
 	if session.LastError == "" && session.Reason == before.Reason {
 		session.LastError = before.LastError // between two attempts there is none
 	}
-	if session.Refused > 0 && before.Refused > 0 {
+	if session.Refused >= before.Refused && session.Refused < 2*before.Refused {
 		session.Refused = before.Refused
 	}
 }

@@ -127,6 +127,7 @@ type SpeakerBGPSession struct {
 	// +optional
 	AdvertisedIPv6 int32 `json:"advertisedIPv6,omitempty"`
 	// Refused is how many routes the router has advertised to us; none is taken.
+	// It is written when it has doubled; herald_bgp_refused_routes_total is exact.
 	// +optional
 	Refused int64 `json:"refused,omitempty"`
 	// BFD state of the path to the router: Up, Down, AdminDown; empty without BFD.
