@@ -78,18 +78,13 @@ func undisturbed(t *testing.T, trace failover.RoutedTrace) {
 	}
 }
 
-// fast is what the tests and the benchmark ask of BFD.
-func fast() *v1alpha1.BFD {
-	return &v1alpha1.BFD{ReceiveInterval: milliseconds(100), TransmitInterval: milliseconds(100)}
-}
-
 // routedTo makes a Service behind FRR in the host router, with a pod on each of
 // the nodes and sessions as edit says.
 func (w *world) routedTo(edit func(*v1alpha1.BGPPeerSpec), service func(*corev1.Service), nodes ...string) (*failover.Routed, *tor) {
 	w.Helper()
 	router := w.frr("router", torConfig("router", torASN, nodeASN, "bfd profile fast"))
 	peer := w.peer("tor", func(s *v1alpha1.BGPPeerSpec) {
-		s.BFD = fast()
+		s.BFD = &v1alpha1.BFD{}
 		edit(s)
 	})
 	w.dualPool()
@@ -248,7 +243,10 @@ func TestPowerLossIsNoticedByBFDInSpiteOfGracefulRestart(t *testing.T) {
 	}{{"with graceful restart", restarts}, {"without", doesNotRestart}} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newRoutedWorld(t)
-			scene, router := w.routedTo(c.peer, nil, "node3")
+			scene, router := w.routedTo(func(s *v1alpha1.BGPPeerSpec) {
+				c.peer(s)
+				s.BFD = &v1alpha1.BFD{ReceiveInterval: milliseconds(100), TransmitInterval: milliseconds(100)}
+			}, nil, "node3")
 			r := w.beginRouted(scene)
 			w.must(failover.LosePower(w.ctx, r.RoutedRun, "node1"))
 			r.settle("node2", "node3")

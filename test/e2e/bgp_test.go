@@ -310,13 +310,18 @@ func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
 	v4, _ := w.routedService("web", local, "node1", "node2")
 	w.morePods("web", "node2", 2)
 	w.established(peer, nodes...)
-	w.eventually("the router has two paths, one of three times the bandwidth", func() error {
-		paths := router.paths(host(v4))
-		if len(paths) != 2 || bandwidth(paths["node1"]) == 0 || bandwidth(paths["node2"]) != 3*bandwidth(paths["node1"]) {
-			return fmt.Errorf("paths %v", paths)
-		}
-		return nil
-	})
+	weighs := func(node1, node2 int) {
+		t.Helper()
+		w.eventually(fmt.Sprintf("the router's paths weigh %d to %d", node1, node2), func() error {
+			paths := router.paths(host(v4))
+			one, two := bandwidth(paths["node1"]), bandwidth(paths["node2"])
+			if len(paths) != 2 || one == 0 || one*node2 != two*node1 {
+				return fmt.Errorf("paths %v", paths)
+			}
+			return nil
+		})
+	}
+	weighs(1, 3)
 	w.reachable(v4)
 	counts := map[string]int{}
 	const requests = 400
@@ -330,6 +335,10 @@ func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
 	if n := counts["node2"]; n < 260 || n > 340 {
 		t.Errorf("node2 has three of four pods and answered %d of %d", n, requests)
 	}
+	w.morePods("web", "node1", 1)
+	weighs(2, 3)
+	w.must(box.DeletePod(w.ctx, w.namespace, "web-node2-0"))
+	weighs(2, 2)
 }
 
 // morePods adds so many pods of an app to a node.
