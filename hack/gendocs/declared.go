@@ -96,7 +96,7 @@ func cloudConfigPage() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The file behind --cloud-config\n\n"+
 		"YAML, and optional: fields that are left out are as here, and so is all of it without a file.\n\n```yaml\n%s```\n", defaults)
-	for _, name := range []string{"CloudConfig", "Class"} {
+	for _, name := range []string{"CloudConfig", "Class", "AWS"} {
 		declared, ok := types[name]
 		if !ok {
 			return "", fmt.Errorf("package cloudconfig has no type %s", name)

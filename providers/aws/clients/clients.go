@@ -20,6 +20,8 @@ import (
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancing"
 	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+	"k8s.io/klog/v2"
 )
 
 // name is what AWS's logs say of who called.
@@ -38,45 +40,42 @@ const (
 
 // Options are all optional.
 type Options struct {
-	// Region and VPCID are those of the instance that we run on when empty;
-	// before that a region is taken from the SDK's environment and files.
-	Region, VPCID string
+	// Region is the one of the SDK's environment and files when empty, and
+	// else that of the instance that we run on.
+	Region string
 	// Endpoint takes all requests in place of AWS's own endpoints.
 	Endpoint string
 	// RoleARN is a role to assume.
 	RoleARN string
 }
 
-// Clients are those of one region, with where they work.
+// Clients are those of one region.
 type Clients struct {
-	EC2   *ec2.Client
-	ELB   *elb.Client
-	ELBV2 *elbv2.Client
-	// Region and VPCID are those of the options, or what was found.
-	Region, VPCID string
+	EC2    *ec2.Client
+	ELB    *elb.Client
+	ELBV2  *elbv2.Client
+	Region string
 }
 
-// New makes clients. It asks the instance's metadata for what the options do
-// not say, and nothing else: whether the credentials are any good is seen at
+// New makes clients. It asks the instance's metadata for the region if nobody
+// says it, and nothing else: whether the credentials are any good is seen at
 // the first request.
 func New(ctx context.Context, options Options) (*Clients, error) {
 	loaded, err := load(ctx, options)
 	if err != nil {
 		return nil, err
 	}
-	vpc := options.VPCID
-	if vpc == "" {
-		if vpc, err = metadata(ctx, "VPC", "aws.vpcID", vpcOfInstance); err != nil {
-			return nil, err
-		}
-	}
 	return &Clients{
 		EC2:    ec2.NewFromConfig(loaded),
 		ELB:    elb.NewFromConfig(loaded),
 		ELBV2:  elbv2.NewFromConfig(loaded),
 		Region: loaded.Region,
-		VPCID:  vpc,
 	}, nil
+}
+
+// VPC asks the instance that we run on for the VPC of its first interface.
+func VPC(ctx context.Context) (string, error) {
+	return metadata(ctx, "VPC", "aws.vpcID", vpcOfInstance)
 }
 
 // load is the SDK's own configuration with ours on top.
@@ -84,6 +83,7 @@ func load(ctx context.Context, options Options) (aws.Config, error) {
 	loaded, err := config.LoadDefaultConfig(ctx,
 		config.WithRegion(options.Region),
 		config.WithAppID(name),
+		config.WithLogger(logger(ctx)),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(requestTimeout)),
 		config.WithRetryer(func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = attempts, backoff })
@@ -109,16 +109,23 @@ func load(ctx context.Context, options Options) (aws.Config, error) {
 	return loaded, nil
 }
 
+// logger has the SDK log as we do: it would write to stderr.
+func logger(ctx context.Context) logging.Logger {
+	return logging.LoggerFunc(func(_ logging.Classification, format string, values ...any) {
+		klog.FromContext(ctx).V(2).Info("Said by AWS's SDK", "message", fmt.Sprintf(format, values...))
+	})
+}
+
 // metadata asks the instance that we run on. The error fits on a line, and
 // names the field that makes the question unnecessary.
 func metadata(ctx context.Context, what, field string, ask func(context.Context, *imds.Client) (string, error)) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, metadataTimeout)
 	defer cancel()
-	loaded, err := config.LoadDefaultConfig(ctx)
+	loaded, err := config.LoadDefaultConfig(ctx, config.WithLogger(logger(ctx)))
 	if err != nil {
 		return "", fmt.Errorf("loading the configuration of AWS's SDK: %w", err)
 	}
-	value, err := ask(ctx, imds.NewFromConfig(loaded))
+	value, err := ask(ctx, imds.NewFromConfig(loaded, func(o *imds.Options) { o.EnableFallback = aws.FalseTernary }))
 	if err == nil && value == "" {
 		err = errors.New("it does not say")
 	}
@@ -137,7 +144,6 @@ func regionOfInstance(ctx context.Context, client *imds.Client) (string, error) 
 	return answer.Region, nil
 }
 
-// vpcOfInstance is the VPC of the instance's first interface.
 func vpcOfInstance(ctx context.Context, client *imds.Client) (string, error) {
 	mac, err := read(ctx, client, "mac")
 	if err != nil {

@@ -29,10 +29,13 @@ func elsewhere(t *testing.T) {
 	}
 }
 
-// onInstance is an instance whose metadata are as given, by path.
+// onInstance is an instance whose metadata are as given, by path; nil is none.
 func onInstance(t *testing.T, values map[string]string) {
 	t.Helper()
 	elsewhere(t)
+	if values == nil {
+		return
+	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/latest/api/token" {
 			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "300")
@@ -56,33 +59,26 @@ var ofInstance = map[string]string{
 	"meta-data/network/interfaces/macs/02:29:96:8f:6a:2d/vpc-id": "vpc-0123456789abcdef0\n",
 }
 
-func TestWhere(t *testing.T) {
+func TestRegion(t *testing.T) {
 	for _, c := range []struct {
-		name        string
-		metadata    map[string]string
-		env         string
-		options     Options
-		region, vpc string
-		// err has the words of the error.
-		err []string
+		name     string
+		metadata map[string]string
+		env      string
+		told     string
+		region   string
+		err      []string
 	}{
-		{name: "told", options: Options{Region: "eu-west-1", VPCID: "vpc-1"}, region: "eu-west-1", vpc: "vpc-1"},
-		{name: "of the instance", metadata: ofInstance, region: "ap-south-1", vpc: "vpc-0123456789abcdef0"},
-		{name: "told wins over the instance", metadata: ofInstance, options: Options{Region: "eu-west-1", VPCID: "vpc-1"}, region: "eu-west-1", vpc: "vpc-1"},
-		{name: "the environment's region", metadata: ofInstance, env: "us-east-2", region: "us-east-2", vpc: "vpc-0123456789abcdef0"},
-		{name: "told wins over the environment", env: "us-east-2", options: Options{Region: "eu-west-1", VPCID: "vpc-1"}, region: "eu-west-1", vpc: "vpc-1"},
-		{name: "no region to be found", options: Options{VPCID: "vpc-1"}, err: []string{"region", "aws.region", "--cloud-config", "metadata"}},
-		{name: "no VPC to be found", options: Options{Region: "eu-west-1"}, err: []string{"VPC", "aws.vpcID", "--cloud-config"}},
-		{name: "an instance without VPC", metadata: map[string]string{"meta-data/mac": "02:29:96:8f:6a:2d"},
-			options: Options{Region: "eu-west-1"}, err: []string{"aws.vpcID", "404"}},
+		{name: "told", told: "eu-west-1", region: "eu-west-1"},
+		{name: "of the instance", metadata: ofInstance, region: "ap-south-1"},
+		{name: "told wins over the instance", metadata: ofInstance, told: "eu-west-1", region: "eu-west-1"},
+		{name: "the environment's", metadata: ofInstance, env: "us-east-2", region: "us-east-2"},
+		{name: "told wins over the environment", env: "us-east-2", told: "eu-west-1", region: "eu-west-1"},
+		{name: "none to be found", err: []string{"region", "aws.region", "--cloud-config", "metadata"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			elsewhere(t)
-			if c.metadata != nil {
-				onInstance(t, c.metadata)
-			}
+			onInstance(t, c.metadata)
 			t.Setenv("AWS_REGION", c.env)
-			clients, err := New(t.Context(), c.options)
+			clients, err := New(t.Context(), Options{Region: c.told})
 			if len(c.err) > 0 {
 				says(t, err, c.err...)
 				return
@@ -90,11 +86,8 @@ func TestWhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if clients.Region != c.region || clients.VPCID != c.vpc {
-				t.Errorf("region %q, VPC %q; want %q, %q", clients.Region, clients.VPCID, c.region, c.vpc)
-			}
 			for api, region := range map[string]string{
-				"EC2": clients.EC2.Options().Region, "ELB": clients.ELB.Options().Region, "ELBV2": clients.ELBV2.Options().Region,
+				"": clients.Region, "EC2": clients.EC2.Options().Region, "ELB": clients.ELB.Options().Region, "ELBV2": clients.ELBV2.Options().Region,
 			} {
 				if region != c.region {
 					t.Errorf("%s: region %q, want %q", api, region, c.region)
@@ -102,6 +95,19 @@ func TestWhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestVPC(t *testing.T) {
+	onInstance(t, ofInstance)
+	if vpc, err := VPC(t.Context()); err != nil || vpc != "vpc-0123456789abcdef0" {
+		t.Errorf("VPC %q, %v", vpc, err)
+	}
+	onInstance(t, nil)
+	_, err := VPC(t.Context())
+	says(t, err, "VPC", "aws.vpcID", "--cloud-config", "metadata")
+	onInstance(t, map[string]string{"meta-data/mac": "02:29:96:8f:6a:2d"})
+	_, err = VPC(t.Context())
+	says(t, err, "aws.vpcID", "404")
 }
 
 func says(t *testing.T, err error, words ...string) {
@@ -181,7 +187,7 @@ func callAll(ctx context.Context, t *testing.T, clients *Clients) {
 func TestAllRequestsGoToTheEndpoint(t *testing.T) {
 	elsewhere(t)
 	e := newEndpoint(t)
-	clients, err := New(t.Context(), Options{Region: "eu-west-1", VPCID: "vpc-1", Endpoint: e.URL})
+	clients, err := New(t.Context(), Options{Region: "eu-west-1", Endpoint: e.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +202,7 @@ func TestRoleIsAssumedOnce(t *testing.T) {
 	elsewhere(t)
 	e := newEndpoint(t)
 	clients, err := New(t.Context(), Options{
-		Region: "eu-west-1", VPCID: "vpc-1", Endpoint: e.URL, RoleARN: "arn:aws:iam::123456789012:role/herald",
+		Region: "eu-west-1", Endpoint: e.URL, RoleARN: "arn:aws:iam::123456789012:role/herald",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +222,7 @@ func TestThrottlingIsTriedAgainAFewTimes(t *testing.T) {
 	}{{0, 1, true}, {attempts - 1, attempts, true}, {attempts + 5, attempts, false}} {
 		e := newEndpoint(t)
 		e.throttle = c.throttle
-		clients, err := New(t.Context(), Options{Region: "eu-west-1", VPCID: "vpc-1", Endpoint: e.URL})
+		clients, err := New(t.Context(), Options{Region: "eu-west-1", Endpoint: e.URL})
 		if err != nil {
 			t.Fatal(err)
 		}
