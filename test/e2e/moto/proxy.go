@@ -62,7 +62,9 @@ func newProxy(server string) (*Proxy, error) {
 		// The signature is of the host as it was called, and moto does not look.
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host },
 		// Who is killed in the middle of a call does not wait for the answer.
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), http.StatusBadGateway) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
 	}}, nil
 }
 
