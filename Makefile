@@ -78,6 +78,11 @@ bench-failover: ## What failures cost clients, case by case (root; ROUNDS=20 CAS
 	@$(MAKE) --no-print-directory kubernetes >&2
 	@go -C test/e2e run ./bench/failover -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-failover
 
+.PHONY: bench-aws
+bench-aws: ## What load balancers in AWS cost in calls, against moto (root; SERVICES=100)
+	@$(MAKE) --no-print-directory kubernetes >&2
+	@go -C test/e2e run ./bench/aws -services '$(or $(SERVICES),100)' -logs $(CURDIR)/$(LOGS)/bench-aws
+
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called
 	@hack/vuln

@@ -1,0 +1,375 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/heraldlb/herald/test/e2e/moto"
+)
+
+const bothWorlds = `
+classes:
+  heraldlb.io/bare-metal: {provider: baremetal}
+  heraldlb.io/nlb: {provider: aws, type: nlb}
+  heraldlb.io/clb: {provider: aws, type: clb}
+%s`
+
+const awsAlone = `
+default: heraldlb.io/clb
+classes:
+  heraldlb.io/nlb: {provider: aws, type: nlb}
+  heraldlb.io/clb: {provider: aws, type: clb}
+%s`
+
+const awsAnnotation = "service.beta.kubernetes.io/aws-load-balancer-"
+
+// onInstances gives the nodes the instances that they run on.
+func (w *world) onInstances(a *amazon) {
+	w.Helper()
+	for i, name := range box.Nodes() {
+		patch := fmt.Sprintf(`{"spec":{"providerID":%q}}`, a.instances[i].ProviderID())
+		_, err := kube.CoreV1().Nodes().Patch(w.ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+		w.must(err)
+	}
+}
+
+// exclude takes a node out of load balancers, or lets it in again.
+func (w *world) exclude(node string, out bool) {
+	w.Helper()
+	value := "null"
+	if out {
+		value = `""`
+	}
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, corev1.LabelNodeExcludeBalancers, value)
+	_, err := kube.CoreV1().Nodes().Patch(w.ctx, node, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	w.must(err)
+}
+
+func class(name string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To(name) }
+}
+
+func twoPorts(s *corev1.Service) {
+	s.Spec.Ports = []corev1.ServicePort{
+		{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: podPort},
+		{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: podPort},
+	}
+}
+
+// hostname waits until the Service is served at a name of AWS, and returns the
+// name of the load balancer, which it has from the Service's UID.
+func (w *world) hostname(service string) string {
+	w.Helper()
+	name := ""
+	w.eventually("Service "+service+" has a hostname", func() error {
+		s := w.get(service)
+		ingress, condition := s.Status.LoadBalancer.Ingress, ready(s)
+		if len(ingress) != 1 || condition == nil || condition.Status != metav1.ConditionTrue {
+			return fmt.Errorf("has %v, condition %+v", ingress, condition)
+		}
+		name = ("a" + strings.ReplaceAll(string(s.UID), "-", ""))[:32]
+		return has(ingress[0].Hostname, name, "elb."+moto.Region+".amazonaws.com")
+	})
+	return name
+}
+
+func (w *world) inventory(a *amazon) []string {
+	w.Helper()
+	lines, err := a.Inventory(w.ctx)
+	w.must(err)
+	return lines
+}
+
+// inInventory waits until each of the pieces is there.
+func (w *world) inInventory(a *amazon, pieces ...string) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("AWS has %q", pieces), func() error {
+		return has(strings.Join(w.inventory(a), "\n")+"\n", pieces...)
+	})
+}
+
+// quiet waits until nothing is called any more, and says what was.
+func (w *world) quiet(a *amazon) []moto.Call {
+	w.Helper()
+	var calls []moto.Call
+	for last := time.Now(); time.Since(last) < time.Second; time.Sleep(50 * time.Millisecond) {
+		if more := a.Proxy.Calls(); len(more) > 0 {
+			calls, last = append(calls, more...), time.Now()
+		}
+	}
+	return calls
+}
+
+// cost logs what something called, and checks that it is no more than most.
+func (w *world) cost(a *amazon, what string, most int) {
+	w.Helper()
+	calls := w.quiet(a)
+	w.Logf("%s: %s", what, moto.Tally(calls))
+	if len(calls) > most {
+		w.Errorf("%s takes %d calls, want at most %d", what, len(calls), most)
+	}
+}
+
+// removed deletes the Services, and waits until AWS has what it had before.
+func (w *world) removed(a *amazon, before []string) {
+	w.Helper()
+	w.must(w.deleteServices())
+	w.eventually("AWS has what it had before, and the Services are gone", func() error {
+		if after := w.inventory(a); !slices.Equal(before, after) {
+			return fmt.Errorf("has %q", slices.DeleteFunc(after, func(line string) bool { return slices.Contains(before, line) }))
+		}
+		list, err := kube.CoreV1().Services(w.namespace).List(w.ctx, metav1.ListOptions{})
+		if err != nil || len(list.Items) > 0 {
+			return errors.Join(err, fmt.Errorf("%d Services are left", len(list.Items)))
+		}
+		return nil
+	})
+}
+
+// everyTarget are the instances of the nodes at a port, sorted.
+func (a *amazon) everyTarget(port int32, but ...int) []string {
+	var targets []string
+	for i, instance := range a.instances {
+		if !slices.Contains(but, i) {
+			targets = append(targets, fmt.Sprintf("%s:%d", instance.ID, port))
+		}
+	}
+	slices.Sort(targets)
+	return targets
+}
+
+// sendsTo waits until a Network Load Balancer sends the Service's ports to the
+// nodes, all but some.
+func (w *world) sendsTo(a *amazon, service, name string, but ...int) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("%s has the targets that it should", name), func() error {
+		targets, err := a.Targets(w.ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, port := range w.get(service).Spec.Ports {
+			if want := a.everyTarget(port.NodePort, but...); !slices.Equal(targets[port.Port], want) {
+				return fmt.Errorf("port %d: targets %v, want %v", port.Port, targets[port.Port], want)
+			}
+		}
+		return nil
+	})
+}
+
+// One program serves both worlds: Services of the class of bare metal, and of
+// no class, get addresses of pools, those of AWS's classes load balancers there.
+func TestAWSBesideBareMetal(t *testing.T) {
+	w := newWorld(t)
+	a := w.inAWS(bothWorlds)
+	w.onInstances(a)
+	for _, c := range []struct {
+		name string
+		test func(*world, *amazon)
+	}{
+		{"Network", networkLoadBalancer},
+		{"Classic", classicLoadBalancer},
+		{"BareMetal", besideOnBareMetal},
+		{"Refusals", refusedInAWS},
+		{"Internal", internalInAWS},
+		{"KilledMidway", killedMidway},
+		{"FaultsOfAWS", faultsOfAWS},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			before := w.inventory(a)
+			c.test(w, a)
+			w.removed(a, before)
+		})
+	}
+}
+
+func networkLoadBalancer(w *world, a *amazon) {
+	w.service("first", class("heraldlb.io/nlb")) // what is asked of AWS once is asked for it
+	w.hostname("first")
+	w.quiet(a)
+
+	w.service("web", all(class("heraldlb.io/nlb"), twoPorts))
+	name := w.hostname("web")
+	w.inInventory(a, "nlb "+name+" internet-facing", "nlb "+name+" listener TCP 80", "nlb "+name+" listener TCP 443", "="+name)
+	w.sendsTo(a, "web", name)
+	w.cost(a, "an NLB with two ports", 10)
+	tags, err := a.Tags(w.ctx, name)
+	w.must(err)
+	for key, want := range map[string]string{
+		"kubernetes.io/cluster/" + awsCluster: "owned", "kubernetes.io/service-name": w.namespace + "/web",
+	} {
+		if tags[key] != want {
+			w.Errorf("tags %v, want %s=%s", tags, key, want)
+		}
+	}
+
+	w.annotate("web", "example.com/unrelated", "yes")
+	w.cost(a, "a Service that did not change", 0)
+
+	w.exclude("node3", true)
+	w.sendsTo(a, "web", name, 2)
+	w.cost(a, "a node less, of three ports", 3)
+	w.exclude("node3", false)
+	w.sendsTo(a, "web", name)
+	w.cost(a, "a node more, of three ports", 3)
+
+	w.edit("web", func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[1:] })
+	w.eventually("the listener of the port that went is gone", func() error {
+		if lines := strings.Join(w.inventory(a), "\n") + "\n"; strings.Contains(lines, "nlb "+name+" listener TCP 80\n") {
+			return errors.New(lines)
+		}
+		return nil
+	})
+}
+
+func classicLoadBalancer(w *world, a *amazon) {
+	w.service("first", class("heraldlb.io/clb"))
+	w.hostname("first")
+	w.quiet(a)
+
+	w.service("web", all(class("heraldlb.io/clb"), twoPorts, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24"} }))
+	name := w.hostname("web")
+	s := w.get("web")
+	w.inInventory(a, "clb "+name+" internet-facing", "from 203.0.113.0/24")
+	instances := make([]string, len(a.instances))
+	for i, instance := range a.instances {
+		instances[i] = instance.ID
+	}
+	slices.Sort(instances)
+	w.eventually("it sends to all nodes", func() error {
+		listeners, sendsTo, err := a.Classic(w.ctx, name)
+		want := []string{fmt.Sprintf("TCP 443 TCP %d", s.Spec.Ports[1].NodePort), fmt.Sprintf("TCP 80 TCP %d", s.Spec.Ports[0].NodePort)}
+		if err != nil || !slices.Equal(listeners, want) || !slices.Equal(sendsTo, instances) {
+			return fmt.Errorf("listeners %q, instances %v, %w", listeners, sendsTo, err)
+		}
+		return nil
+	})
+	w.cost(a, "a CLB with two ports", 7)
+
+	w.annotate("web", "example.com/unrelated", "yes")
+	w.cost(a, "a Service that did not change", 0)
+
+	w.exclude("node3", true)
+	w.eventually("it sends to the others", func() error {
+		_, sendsTo, err := a.Classic(w.ctx, name)
+		if err != nil || len(sendsTo) != 2 || slices.Contains(sendsTo, a.instances[2].ID) {
+			return fmt.Errorf("instances %v, %w", sendsTo, err)
+		}
+		return nil
+	})
+	w.cost(a, "a node less, of two CLBs", 2)
+	w.exclude("node3", false)
+	w.eventually("it sends to all again", func() error {
+		_, sendsTo, err := a.Classic(w.ctx, name)
+		if err != nil || !slices.Equal(sendsTo, instances) {
+			return fmt.Errorf("instances %v, %w", sendsTo, err)
+		}
+		return nil
+	})
+	w.cost(a, "a node more, of two CLBs", 2)
+}
+
+// besideOnBareMetal costs no call of AWS.
+func besideOnBareMetal(w *world, a *amazon) {
+	w.quiet(a)
+	w.dualPool()
+	w.pods("web", "node1")
+	w.service("web", nil)
+	w.reachable(w.address("web"))
+	w.cost(a, "a Service on bare metal", 0)
+}
+
+// refusedInAWS is told before anything is called.
+func refusedInAWS(w *world, a *amazon) {
+	w.quiet(a)
+	for name, annotation := range map[string][2]string{
+		"internal": {"internal", "perhaps"}, "timeout": {"connection-idle-timeout", "5000"}, "protocol": {"backend-protocol", "udp"},
+	} {
+		w.service(name, all(class("heraldlb.io/clb"), annotated(awsAnnotation+annotation[0], annotation[1])))
+		w.eventually("Service "+name+" is refused", func() error {
+			condition := ready(w.get(name))
+			if condition == nil || condition.Status != metav1.ConditionFalse {
+				return fmt.Errorf("condition %+v", condition)
+			}
+			return has(condition.Message, awsAnnotation+annotation[0], annotation[1])
+		})
+	}
+	w.cost(a, "three refusals", 0)
+	w.annotate("internal", awsAnnotation+"internal", "")
+	w.hostname("internal")
+}
+
+func internalInAWS(w *world, a *amazon) {
+	w.service("network", all(class("heraldlb.io/nlb"), annotated(awsAnnotation+"internal", "true")))
+	w.service("classic", all(class("heraldlb.io/clb"), annotated(awsAnnotation+"internal", "true")))
+	w.inInventory(a, "nlb "+w.hostname("network")+" internal\n", "clb "+w.hostname("classic")+" internal\n")
+}
+
+// killedMidway loses the controller after a call whose answer it never got.
+func killedMidway(w *world, a *amazon) {
+	for name, action := range map[string]string{"nlb": "CreateTargetGroup", "clb": "CreateSecurityGroup"} {
+		hit := make(chan struct{})
+		once := moto.Once(action, moto.Fault{Code: "InternalError", Status: 500, After: true})
+		a.Proxy.Fail(func(call moto.Call) *moto.Fault {
+			fault := once(call)
+			if fault != nil {
+				close(hit)
+			}
+			return fault
+		})
+		w.service(name, all(class("heraldlb.io/"+name), twoPorts))
+		select {
+		case <-hit:
+		case <-time.After(patience):
+			w.Fatalf("%s was never called", action)
+		}
+		w.must(box.Kill(w.ctx, "controller"))
+		w.must(box.StartAgain("controller"))
+		w.inInventory(a, name+" "+w.hostname(name))
+	}
+}
+
+// faultsOfAWS are got over, one for each call that makes a load balancer.
+func faultsOfAWS(w *world, a *amazon) {
+	for i, action := range []string{
+		"CreateLoadBalancer", "CreateListener", "RegisterTargets", "ConfigureHealthCheck", "RegisterInstancesWithLoadBalancer", "AuthorizeSecurityGroupIngress",
+	} {
+		a.Proxy.Fail(moto.Once(action, moto.Fault{Code: "Throttling", Status: 400, After: i%2 == 0}))
+		for _, kind := range []string{"nlb", "clb"} {
+			w.service(fmt.Sprintf("%s-%d", kind, i), class("heraldlb.io/"+kind))
+		}
+		for _, kind := range []string{"nlb", "clb"} {
+			w.hostname(fmt.Sprintf("%s-%d", kind, i))
+		}
+	}
+}
+
+// Without bare metal nothing of it runs: its class is another controller's, a
+// Service of no class is AWS's, of the type that it asks for.
+func TestAWSAlone(t *testing.T) {
+	w := newWorld(t)
+	a := w.inAWS(awsAlone)
+	w.onInstances(a)
+	w.T.Run("Services", func(t *testing.T) {
+		w := newWorld(t)
+		before := w.inventory(a)
+		w.dualPool()
+		w.service("metal", class("heraldlb.io/bare-metal"))
+		w.service("classic", nil)
+		w.service("network", annotated(awsAnnotation+"type", "nlb"))
+		w.inInventory(a, "clb "+w.hostname("classic"), "nlb "+w.hostname("network"))
+		if s := w.get("metal"); len(s.Status.LoadBalancer.Ingress) > 0 || ready(s) != nil {
+			w.Errorf("a Service of a class that is nobody's has the status %+v", s.Status)
+		}
+		w.removed(a, before)
+	})
+}
