@@ -423,6 +423,7 @@ func (b *builder) classic(subnets []Subnet, groups []string) *CLB {
 		clb.Subnets = append(clb.Subnets, subnet.ID)
 	}
 	slices.Sort(clb.Subnets)
+	clb.Clashing = b.clashing(subnets)
 	if s.Draining.Enabled {
 		clb.Attributes.DrainSeconds = int32(s.Draining.Timeout / time.Second)
 	}
@@ -453,4 +454,20 @@ func (b *builder) classic(subnets []Subnet, groups []string) *CLB {
 	slices.Sort(clb.ProxyPorts)
 	slices.Sort(clb.Policies)
 	return clb
+}
+
+// clashing are the subnets in whose zone the CLB is by another one so far.
+func (b *builder) clashing(chosen []Subnet) []string {
+	if b.Observed.CLB == nil {
+		return nil
+	}
+	var clashing []string
+	for _, old := range b.Network.subnets(b.Observed.CLB.Subnets) {
+		for _, subnet := range chosen {
+			if subnet.Zone == old.Zone && subnet.ID != old.ID {
+				clashing = append(clashing, subnet.ID)
+			}
+		}
+	}
+	return clashing
 }

@@ -137,9 +137,11 @@ type NodeRule struct {
 
 // CLB is a Classic Load Balancer.
 type CLB struct {
-	Name       string
-	Internal   bool
-	Subnets    []string
+	Name     string
+	Internal bool
+	Subnets  []string
+	// Clashing are subnets whose zone has another one so far, which has to go first.
+	Clashing   []string
 	Groups     []string
 	Listeners  []ClassicListener
 	Health     settings.Health
@@ -231,4 +233,57 @@ func merged(all ...map[string]string) map[string]string {
 		maps.Copy(union, one)
 	}
 	return union
+}
+
+// Heed leaves out of what is observed the attributes that nobody asks for:
+// somebody else may have set them.
+func Heed(desired, observed *State) {
+	if desired.NLB != nil && observed.NLB != nil {
+		observed.NLB.Attributes = only(observed.NLB.Attributes, desired.NLB.Attributes)
+		for i := range observed.NLB.Listeners {
+			l := &observed.NLB.Listeners[i]
+			at := slices.IndexFunc(desired.NLB.Listeners, func(d Listener) bool { return d.Port == l.Port })
+			if at >= 0 {
+				l.Attributes = only(l.Attributes, desired.NLB.Listeners[at].Attributes)
+			}
+		}
+	}
+	for i := range observed.TargetGroups {
+		if group := desired.TargetGroup(observed.TargetGroups[i].Name); group != nil {
+			observed.TargetGroups[i].Attributes = only(observed.TargetGroups[i].Attributes, group.Attributes)
+		}
+	}
+}
+
+// only is the part of a map with the keys of another.
+func only(all, keys map[string]string) map[string]string {
+	part := map[string]string{}
+	for key, value := range all {
+		if _, ok := keys[key]; ok {
+			part[key] = value
+		}
+	}
+	return part
+}
+
+// Clone is a copy of which everything can change that Heed and callers change:
+// attributes, targets, instances and rules.
+func (s *State) Clone() State {
+	c := *s
+	if s.NLB != nil {
+		nlb := *s.NLB
+		nlb.Listeners = slices.Clone(nlb.Listeners)
+		c.NLB = &nlb
+	}
+	if s.CLB != nil {
+		clb := *s.CLB
+		clb.Instances = slices.Clone(clb.Instances)
+		c.CLB = &clb
+	}
+	c.TargetGroups = slices.Clone(s.TargetGroups)
+	for i := range c.TargetGroups {
+		c.TargetGroups[i].Targets = slices.Clone(c.TargetGroups[i].Targets)
+	}
+	c.NodeRules = slices.Clone(s.NodeRules)
+	return c
 }

@@ -47,8 +47,11 @@ func (id Identity) LoadBalancerName() string {
 	return clip("a"+strings.ReplaceAll(id.UID, "-", ""), 32)
 }
 
+// GroupPrefix is how the names of security groups of load balancers start.
+const GroupPrefix = "k8s-elb-"
+
 // GroupName is the name of the security group of the load balancer.
-func (id Identity) GroupName() string { return "k8s-elb-" + id.LoadBalancerName() }
+func (id Identity) GroupName() string { return GroupPrefix + id.LoadBalancerName() }
 
 // TargetGroupPrefix is how the names of the target groups start; those of
 // another Service may start the same.

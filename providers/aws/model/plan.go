@@ -195,8 +195,17 @@ func (p *planner) targetGroupsIn() {
 
 // targetGroupDefaults are the attributes that a new target group has.
 func targetGroupDefaults(group *TargetGroup) map[string]string {
-	keepsClient := !group.IPs || group.Protocol == settings.UDP || group.Protocol == settings.TCPUDP
-	return merged(settings.TargetGroupAttributes, map[string]string{"preserve_client_ip.enabled": strconv.FormatBool(keepsClient)})
+	udp := group.Protocol == settings.UDP || group.Protocol == settings.TCPUDP
+	return merged(settings.TargetGroupAttributes, map[string]string{
+		"preserve_client_ip.enabled":                                   strconv.FormatBool(!group.IPs || udp),
+		"deregistration_delay.connection_termination.enabled":          strconv.FormatBool(udp),
+		"target_health_state.unhealthy.connection_termination.enabled": strconv.FormatBool(!udp),
+	})
+}
+
+// loadBalancerDefaults are the attributes that a new NLB has.
+func loadBalancerDefaults(nlb *NLB) map[string]string {
+	return merged(settings.LoadBalancerAttributes, map[string]string{"ipv6.deny_all_igw_traffic": strconv.FormatBool(nlb.Internal)})
 }
 
 // deregister takes targets out once those that replace them are in.
@@ -212,7 +221,7 @@ func (p *planner) deregister() {
 		}
 	}
 	desired, observed := p.desired.CLB, p.observed.CLB
-	if desired == nil || observed == nil || desired.Internal != observed.Internal {
+	if desired == nil || observed == nil || replaceCLB(desired, observed) != "" {
 		return
 	}
 	for instances := range slices.Chunk(without(observed.Instances, desired.Instances), chunk) {
@@ -273,7 +282,7 @@ func (p *planner) networkIn() {
 	if !sameSet(desired.Groups, observed.Groups) {
 		p.add(SetGroups{desired.Name, desired.Groups})
 	}
-	if set := changed(desired.Attributes, observed.Attributes, settings.LoadBalancerAttributes); len(set) > 0 {
+	if set := changed(desired.Attributes, observed.Attributes, loadBalancerDefaults(desired)); len(set) > 0 {
 		p.add(SetNLBAttributes{desired.Name, set})
 	}
 }
@@ -327,11 +336,11 @@ func (p *planner) listener(desired, observed *Listener) {
 	if len(observed.Certificates) > 0 {
 		had = observed.Certificates[1:]
 	}
-	if add := without(others, had); len(add) > 0 {
-		p.add(AddCertificates{desired.Port, add})
+	for _, certificate := range without(others, had) {
+		p.add(AddCertificate{desired.Port, certificate})
 	}
-	if remove := without(had, desired.Certificates); len(remove) > 0 {
-		p.add(RemoveCertificates{desired.Port, remove})
+	for _, certificate := range without(had, others) {
+		p.add(RemoveCertificate{desired.Port, certificate})
 	}
 }
 

@@ -12,11 +12,7 @@ func (p *planner) classicIn() {
 	if desired == nil {
 		return
 	}
-	if observed != nil && desired.Internal != observed.Internal {
-		why := "it becomes internet-facing"
-		if desired.Internal {
-			why = "it becomes internal"
-		}
+	if why := replaceCLB(desired, observed); why != "" {
 		p.add(DeleteCLB{observed.Name, why})
 		observed = nil
 	}
@@ -53,16 +49,36 @@ func (p *planner) classicIn() {
 	}
 }
 
-// classicNetwork brings subnets and groups to where they should be. A zone has
-// one subnet: the new one of a zone goes in after the old one, which AWS
-// allows unless it is the last.
-func (p *planner) classicNetwork(desired, observed *CLB) {
-	if add := without(desired.Subnets, observed.Subnets); len(add) > 0 {
-		p.add(AttachSubnets{desired.Name, add})
+// replaceCLB says why a CLB cannot become another one; empty is that it can.
+func replaceCLB(desired, observed *CLB) string {
+	switch {
+	case desired == nil || observed == nil:
+		return ""
+	case desired.Internal && !observed.Internal:
+		return "it becomes internal"
+	case observed.Internal && !desired.Internal:
+		return "it becomes internet-facing"
+	case len(without(desired.Subnets, desired.Clashing)) == 0 && len(without(desired.Subnets, observed.Subnets)) == len(desired.Subnets):
+		return "all of its subnets change within their zones"
 	}
+	return ""
+}
+
+// classicNetwork brings subnets and groups to where they should be. A zone has
+// one subnet, and the last subnet cannot go.
+func (p *planner) classicNetwork(desired, observed *CLB) {
+	attach := func(subnets []string) {
+		if len(subnets) > 0 {
+			p.add(AttachSubnets{desired.Name, subnets})
+		}
+	}
+	add := without(desired.Subnets, observed.Subnets)
+	free := without(add, desired.Clashing)
+	attach(free)
 	if remove := without(observed.Subnets, desired.Subnets); len(remove) > 0 {
 		p.add(DetachSubnets{desired.Name, remove})
 	}
+	attach(without(add, free))
 	if !sameSet(desired.Groups, observed.Groups) {
 		p.add(SetCLBGroups{desired.Name, desired.Groups})
 	}

@@ -106,15 +106,15 @@ type (
 		Port       int32
 		Attributes map[string]string
 	}
-	// AddCertificates adds certificates that are found by SNI.
-	AddCertificates struct {
-		Port         int32
-		Certificates []string
+	// AddCertificate adds a certificate that is found by SNI.
+	AddCertificate struct {
+		Port        int32
+		Certificate string
 	}
-	// RemoveCertificates removes such certificates.
-	RemoveCertificates struct {
-		Port         int32
-		Certificates []string
+	// RemoveCertificate removes such a certificate.
+	RemoveCertificate struct {
+		Port        int32
+		Certificate string
 	}
 
 	// CreateCLB makes a Classic Load Balancer with its listeners.
@@ -254,11 +254,11 @@ func (s DeleteListener) String() string { return fmt.Sprintf("delete listener %d
 func (s SetListenerAttributes) String() string {
 	return fmt.Sprintf("set attributes of listener %d: %s", s.Port, equalities(s.Attributes))
 }
-func (s AddCertificates) String() string {
-	return fmt.Sprintf("add certificates to listener %d: %s", s.Port, words(s.Certificates))
+func (s AddCertificate) String() string {
+	return fmt.Sprintf("add certificate to listener %d: %s", s.Port, s.Certificate)
 }
-func (s RemoveCertificates) String() string {
-	return fmt.Sprintf("remove certificates from listener %d: %s", s.Port, words(s.Certificates))
+func (s RemoveCertificate) String() string {
+	return fmt.Sprintf("remove certificate from listener %d: %s", s.Port, s.Certificate)
 }
 
 func (l *Listener) String() string {

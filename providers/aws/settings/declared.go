@@ -129,7 +129,7 @@ var (
 		"deletion_protection.enabled":            "false",
 		"dns_record.client_routing_policy":       "any_availability_zone",
 		"load_balancing.cross_zone.enabled":      "false",
-		"secondary_ips.auto_assigned.per_subnet": "0",
+		"secondary_ips.auto_assigned.per_subnet": "", // 0, but AWS takes none back
 		"zonal_shift.config.enabled":             "false",
 		"ipv6.deny_all_igw_traffic":              "false",
 	}

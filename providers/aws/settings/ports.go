@@ -31,7 +31,7 @@ func ports(r *reader, s *Settings) *v1alpha1.Refusal {
 			}
 			return v1alpha1.Refuse(v1alpha1.InvalidRequest, "port %d has no node port: want %starget-type ip, or allocateLoadBalancerNodePorts true", port.Port, Prefix)
 		}
-		listener := Port{Name: port.Name, Port: port.Port, NodePort: port.NodePort, Listener: Protocol(port.Protocol), Target: Protocol(port.Protocol)}
+		listener := Port{Name: port.Name, Port: port.Port, NodePort: port.NodePort, TargetPort: port.TargetPort.String(), Listener: Protocol(port.Protocol), Target: Protocol(port.Protocol)}
 		if port.Protocol == "" {
 			listener.Listener, listener.Target = TCP, TCP
 		}
@@ -76,6 +76,11 @@ func (s *Settings) add(r *reader, listener Port, port *corev1.ServicePort) *v1al
 	if other.NodePort != listener.NodePort && !s.TargetIPs {
 		s.Rejected = append(s.Rejected, RejectedPort{port.Port, port.Protocol, fmt.Sprintf(
 			"port %d has node port %d for %s and %d for %s: one listener needs one node port", port.Port, other.NodePort, other.Listener, listener.NodePort, listener.Listener)})
+		return nil
+	}
+	if other.TargetPort != listener.TargetPort && s.TargetIPs {
+		s.Rejected = append(s.Rejected, RejectedPort{port.Port, port.Protocol, fmt.Sprintf(
+			"port %d has target port %s for %s and %s for %s: one listener needs one target port", port.Port, other.TargetPort, other.Listener, listener.TargetPort, listener.Listener)})
 		return nil
 	}
 	other.Listener, other.Target = TCPUDP, TCPUDP

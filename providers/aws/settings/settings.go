@@ -77,6 +77,8 @@ type Port struct {
 	// Listener and Target are the protocols towards clients and targets.
 	Listener, Target Protocol
 	NodePort         int32
+	// TargetPort is that of the pods, by name or number.
+	TargetPort string
 }
 
 // Protocol of a listener, a target group or a health check, as AWS spells it.
