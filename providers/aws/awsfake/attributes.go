@@ -98,7 +98,7 @@ func targetGroupAttributes(g *targetGroup) attributes {
 
 func listenerAttributes(protocol types.ProtocolEnum) attributes {
 	// UDP knows no connections, and the idle timeout of TLS is fixed.
-	if protocol == types.ProtocolEnumUdp || protocol == types.ProtocolEnumTls {
+	if protocol != types.ProtocolEnumTcp {
 		return attributes{}
 	}
 	return attributes{"tcp.idle_timeout.seconds": number("350", 60, 6000)}

@@ -43,7 +43,7 @@ func ec2Tags(t tags) []types.Tag {
 }
 
 func (c *Cloud) describeSubnets(in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
-	list, err := lookup(c.subnets.seen(c.now(), Delays{}), in.SubnetIds, in.Filters, "subnet-", "InvalidSubnetID", func(s *subnet) fields {
+	list, err := lookup(c.subnets.seen(c.now(), Delays{}), in.SubnetIds, in.Filters, resource{"subnet-", "InvalidSubnetID", "subnet ID"}, func(s *subnet) fields {
 		if s == nil {
 			s = &subnet{}
 		}
@@ -131,7 +131,7 @@ func routes(v *vpc, public bool) []types.Route {
 }
 
 func (c *Cloud) describeRouteTables(in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
-	list, err := lookup(c.routeTables(), in.RouteTableIds, in.Filters, "rtb-", "InvalidRouteTableID", func(t types.RouteTable) fields {
+	list, err := lookup(c.routeTables(), in.RouteTableIds, in.Filters, resource{"rtb-", "InvalidRouteTableID", "routeTable ID"}, func(t types.RouteTable) fields {
 		var subnets, main, gateways []string
 		for _, a := range t.Associations {
 			subnets = append(subnets, aws.ToString(a.SubnetId))
@@ -183,7 +183,7 @@ func (c *Cloud) describeZones(in *ec2.DescribeAvailabilityZonesInput) (*ec2.Desc
 }
 
 func (c *Cloud) describeVPCs(in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
-	list, err := lookup(c.vpcs.seen(c.now(), Delays{}), in.VpcIds, in.Filters, "vpc-", "InvalidVpcID", func(v *vpc) fields {
+	list, err := lookup(c.vpcs.seen(c.now(), Delays{}), in.VpcIds, in.Filters, resource{"vpc-", "InvalidVpcID", "vpc ID"}, func(v *vpc) fields {
 		if v == nil {
 			v = &vpc{}
 		}
@@ -226,7 +226,7 @@ func (c *Cloud) describeInstances(in *ec2.DescribeInstancesInput) (*ec2.Describe
 	if len(in.InstanceIds) > 1000 {
 		return nil, refuse("InvalidParameterValue", "Up to 1000 instance IDs can be specified in a single request")
 	}
-	list, err := lookup(c.instances.seen(c.now(), Delays{}), in.InstanceIds, in.Filters, "i-", "InvalidInstanceID", func(i *instance) fields {
+	list, err := lookup(c.instances.seen(c.now(), Delays{}), in.InstanceIds, in.Filters, resource{"i-", "InvalidInstanceID", "instance ID"}, func(i *instance) fields {
 		if i == nil {
 			i = &instance{interfaces: []Interface{{}}}
 		}
@@ -278,7 +278,8 @@ func (c *Cloud) instanceOut(i *instance) types.Instance {
 		// Its network is gone.
 		return out
 	}
-	out.VpcId, out.SubnetId, out.PrivateDnsName = aws.String(i.vpc), aws.String(i.Subnet), aws.String(i.DNSName)
+	out.VpcId, out.SubnetId = aws.String(i.vpc), aws.String(i.Subnet)
+	out.PrivateDnsName, out.PublicDnsName = aws.String(i.DNSName), aws.String(i.PublicDNSName)
 	first := i.interfaces[0]
 	out.SecurityGroups = c.identifiers(first.Groups)
 	out.PublicIpAddress = optionalAddr(first.Public)
@@ -339,7 +340,7 @@ func associationOut(public netip.Addr) *types.InstanceNetworkInterfaceAssociatio
 }
 
 func (c *Cloud) describeAddresses(in *ec2.DescribeAddressesInput) (*ec2.DescribeAddressesOutput, error) {
-	list, err := lookup(c.addresses.seen(c.now(), Delays{}), in.AllocationIds, in.Filters, "eipalloc-", "InvalidAllocationID", func(a *address) fields {
+	list, err := lookup(c.addresses.seen(c.now(), Delays{}), in.AllocationIds, in.Filters, resource{"eipalloc-", "InvalidAllocationID", "allocation ID"}, func(a *address) fields {
 		if a == nil {
 			a = &address{}
 		}

@@ -93,36 +93,51 @@ func table(of map[string][]string) fields {
 	}
 }
 
+// resource is how EC2 speaks of a kind of thing in errors: of subnets, for
+// example, the IDs begin with "subnet-" and the codes with "InvalidSubnetID".
+type resource struct{ prefix, code, noun string }
+
 // lookup is what every Describe of EC2 begins with: the things of a list with
-// one of the IDs, that pass the filters. prefix is that of the IDs, code the
-// error's beginning, such as InvalidSubnetID.
-func lookup[T any](list []numbered[T], ids []string, filters []types.Filter, prefix, code string, of func(T) fields) ([]numbered[T], error) {
-	for _, id := range ids {
-		if !strings.HasPrefix(id, prefix) {
-			return nil, refuse(code+".Malformed", "Invalid id: \"%s\" (expecting \"%s...\")", id, prefix)
-		}
-		if !slices.ContainsFunc(list, func(n numbered[T]) bool { return n.key == id }) {
-			return nil, refuse(code+".NotFound", "The ID '%s' does not exist", id)
-		}
+// one of the IDs, that pass the filters.
+func lookup[T any](list []numbered[T], ids []string, filters []types.Filter, kind resource, of func(T) fields) ([]numbered[T], error) {
+	if err := kind.check(ids, func(id string) bool {
+		return slices.ContainsFunc(list, func(n numbered[T]) bool { return n.key == id })
+	}); err != nil {
+		return nil, err
+	}
+	// Filters are checked also if there is nothing to filter.
+	var none T
+	if _, err := matches(filters, of(none)); err != nil {
+		return nil, err
 	}
 	var found []numbered[T]
 	for _, n := range list {
 		if len(ids) > 0 && !slices.Contains(ids, n.key) {
 			continue
 		}
-		pass, err := matches(filters, of(n.value))
-		if err != nil {
-			return nil, err
-		}
-		if pass {
+		if pass, _ := matches(filters, of(n.value)); pass {
 			found = append(found, n)
 		}
 	}
-	if len(list) == 0 {
-		// Filters are checked also if there is nothing to filter.
-		var zero T
-		_, err := matches(filters, of(zero))
-		return nil, err
-	}
 	return found, nil
+}
+
+// check says which IDs cannot be or are not there.
+func (r resource) check(ids []string, known func(id string) bool) error {
+	var missing []string
+	for _, id := range ids {
+		if !strings.HasPrefix(id, r.prefix) {
+			return refuse(r.code+".Malformed", "Invalid id: \"%s\" (expecting \"%s...\")", id, r.prefix)
+		}
+		if !known(id) {
+			missing = append(missing, id)
+		}
+	}
+	switch len(missing) {
+	case 0:
+		return nil
+	case 1:
+		return refuse(r.code+".NotFound", "The %s '%s' does not exist", r.noun, missing[0])
+	}
+	return refuse(r.code+".NotFound", "The %ss '%s' do not exist", r.noun, strings.Join(missing, ", "))
 }

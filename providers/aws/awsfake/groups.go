@@ -1,7 +1,6 @@
 package awsfake
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -134,12 +133,7 @@ func (c *Cloud) describeSecurityGroups(in *ec2.DescribeSecurityGroupsInput) (*ec
 	if len(in.GroupNames) > 0 {
 		return nil, refuse("VPCIdNotSpecified", "Group names need a default VPC; filter by group-name")
 	}
-	for _, id := range in.GroupIds {
-		if strings.HasPrefix(id, "sg-") && !slices.ContainsFunc(list, func(n numbered[*securityGroup]) bool { return n.key == id }) {
-			return nil, refuse("InvalidGroup.NotFound", "The security group '%s' does not exist", id)
-		}
-	}
-	list, err := lookup(list, in.GroupIds, in.Filters, "sg-", "InvalidGroupId", func(g *securityGroup) fields {
+	list, err := lookup(list, in.GroupIds, in.Filters, resource{"sg-", "InvalidGroup", "security group"}, func(g *securityGroup) fields {
 		if g == nil {
 			g = &securityGroup{}
 		}

@@ -309,7 +309,7 @@ func (c *Cloud) describeSecurityGroupRules(in *ec2.DescribeSecurityGroupRulesInp
 		}
 	}
 	slices.SortFunc(list, func(a, b numbered[owned]) int { return a.serial - b.serial })
-	list, err := lookup(list, in.SecurityGroupRuleIds, in.Filters, "sgr-", "InvalidSecurityGroupRuleId", func(o owned) fields {
+	list, err := lookup(list, in.SecurityGroupRuleIds, in.Filters, resource{"sgr-", "InvalidSecurityGroupRuleId", "security group rule ID"}, func(o owned) fields {
 		if o.rule == nil {
 			return orTags(nil, table(map[string][]string{"group-id": nil, "security-group-rule-id": nil}))
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -50,17 +51,18 @@ type Interface struct {
 
 // Instance is a machine. Addresses, Public and Groups are those of its first
 // interface, Interfaces are further ones. Without addresses it has one of its
-// subnet. State is running if empty.
+// subnet. State is running if empty, and DNSName what EC2 makes of the first
+// address.
 type Instance struct {
-	ID, Subnet string
-	State      types.InstanceStateName
-	Type       types.InstanceType
-	DNSName    string
-	Addresses  []netip.Addr
-	Public     netip.Addr
-	Groups     []string
-	Interfaces []Interface
-	Tags       map[string]string
+	ID, Subnet             string
+	State                  types.InstanceStateName
+	Type                   types.InstanceType
+	DNSName, PublicDNSName string
+	Addresses              []netip.Addr
+	Public                 netip.Addr
+	Groups                 []string
+	Interfaces             []Interface
+	Tags                   map[string]string
 }
 
 // Address is an elastic IP address.
@@ -168,10 +170,11 @@ func (c *Cloud) AddInstance(i Instance) {
 	i.Tags = maps.Clone(i.Tags)
 	i.State = or(i.State, types.InstanceStateNameRunning)
 	i.Type = or(i.Type, types.InstanceTypeM5Large)
-	made := &instance{Instance: i, vpc: in.VPC, zone: in.Zone, launched: c.now(), serial: c.next()}
 	if len(i.Addresses) == 0 {
 		i.Addresses = []netip.Addr{c.freeAddress(in)}
 	}
+	i.DNSName = or(i.DNSName, "ip-"+strings.ReplaceAll(i.Addresses[0].String(), ".", "-")+"."+c.options.Region+".compute.internal")
+	made := &instance{Instance: i, vpc: in.VPC, zone: in.Zone, launched: c.now(), serial: c.next()}
 	if len(i.Groups) == 0 {
 		v, _ := c.vpcs.get(in.VPC)
 		i.Groups = []string{v.defaultGroup}
