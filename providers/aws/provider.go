@@ -1,30 +1,39 @@
 // Package aws gives Services of type LoadBalancer a load balancer in AWS, a
 // Classic or a Network Load Balancer. For each Service it builds the model of
 // what there should be, observes what there is, plans the steps from one to
-// the other, and takes them.
+// the other, and takes them. What it knows it remembers: a Service that does
+// not change costs no call.
 package aws
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
+	"time"
 
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 
-	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/providers/aws/model"
+	"github.com/heraldlb/herald/providers/aws/settings"
 )
 
 // Type is a type of load balancer.
-type Type string
+type Type = settings.Kind
 
 // The types of load balancers.
 const (
-	NLB Type = "nlb"
-	CLB Type = "clb"
+	NLB Type = settings.Network
+	CLB Type = settings.Classic
 )
 
 // Options of a Provider.
@@ -59,48 +68,138 @@ type Options struct {
 // for all of them, so that a Service can go from one to another.
 type Provider struct {
 	Options
+	services corelisters.ServiceLister
+	nodes    cache.SharedIndexInformer
+	slices   cache.SharedIndexInformer
+
+	buckets       *buckets
+	network       snapshot[model.Network]
+	prefixes      snapshot[[]netip.Prefix]
+	clusterGroups snapshot[[]ec2types.SecurityGroup]
+	inventory     snapshot[*inventory]
+	namedGroups   groupIDs
+	instances     instances
+	// groupless is held while rules change that NLBs without security groups
+	// share.
+	groupless sync.Mutex
+
+	// wake asks the service controller to look at a Service again.
+	wake func(types.NamespacedName)
+	// started is when another controller may have written last.
+	started time.Time
+
+	mu      sync.Mutex
+	entries map[types.NamespacedName]*entry
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
+
+// byService is the index of EndpointSlices by namespace/name of the Service.
+const byService = "service"
 
 // New returns a Provider; it registers the informers that it needs.
 func New(options Options) (*Provider, error) {
 	if options.VPCID == "" || options.ClusterName == "" {
 		return nil, fmt.Errorf("the VPC %q and the name of the cluster %q must be known", options.VPCID, options.ClusterName)
 	}
-	return &Provider{Options: options}, nil
+	if options.DefaultType == "" {
+		options.DefaultType = CLB
+	}
+	if options.CallsPerSecond == 0 {
+		options.CallsPerSecond = 20
+	}
+	if options.CallBurst == 0 {
+		options.CallBurst = 100
+	}
+	core := options.Informers.Core().V1()
+	p := &Provider{
+		Options:     options,
+		services:    core.Services().Lister(),
+		nodes:       core.Nodes().Informer(),
+		slices:      options.Informers.Discovery().V1().EndpointSlices().Informer(),
+		buckets:     newBuckets(options.CallsPerSecond, options.CallBurst),
+		namedGroups: groupIDs{byTag: map[string]named{}},
+		instances:   instances{group: map[string]string{}, ghosts: map[string]ghost{}},
+		wake:        func(types.NamespacedName) {},
+		started:     time.Now(),
+		entries:     map[types.NamespacedName]*entry{},
+	}
+	p.network.read = p.readNetwork
+	p.prefixes.read = p.readPrefixes
+	p.clusterGroups.read = p.readClusterGroups
+	p.inventory.read = p.readInventory
+	err := p.slices.AddIndexers(cache.Indexers{byService: func(object any) ([]string, error) {
+		slice, ok := object.(*discoveryv1.EndpointSlice)
+		if !ok {
+			return nil, nil
+		}
+		return []string{slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]}, nil
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("indexing EndpointSlices: %w", err)
+	}
+	return p, nil
 }
 
-// Start implements the service controller's Starter.
-func (*Provider) Start(context.Context, func(types.NamespacedName)) error { return nil }
-
-// Explain implements the service controller's Explainer.
-func (*Provider) Explain(*corev1.Service) (ready bool, reason v1alpha1.Reason, message string) {
-	return true, "", ""
-}
+// Outside implements the service controller's Outsider: what is in AWS would
+// be left behind if the Service went first.
+func (*Provider) Outside() {}
 
 // Leaves implements the service controller's Chooser: a Service without class
 // may say by the annotation aws-load-balancer-type that it is another
 // controller's.
-func (*Provider) Leaves(*corev1.Service) bool { return false }
+func (p *Provider) Leaves(service *corev1.Service) bool {
+	return service.Spec.LoadBalancerClass == nil && settings.Choose(service, p.DefaultType).Others
+}
 
-// Outside implements the service controller's Outsider.
-func (*Provider) Outside() {}
-
-var errUnfinished = errors.New("not there yet")
+// typeOf is the type of load balancer that a Service is to have.
+func (p *Provider) typeOf(service *corev1.Service) Type {
+	if class := service.Spec.LoadBalancerClass; class != nil {
+		if known, ok := p.Types[*class]; ok {
+			return known
+		}
+	}
+	return settings.Choose(service, p.DefaultType).Kind
+}
 
 // GetLoadBalancerName implements cloudprovider.LoadBalancer.
-func (*Provider) GetLoadBalancerName(context.Context, string, *corev1.Service) string { return "" }
+func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, service *corev1.Service) string {
+	return p.identityOf(service).LoadBalancerName()
+}
+
+func (p *Provider) identityOf(service *corev1.Service) model.Identity {
+	return model.Identity{Cluster: p.ClusterName, Namespace: service.Namespace, Name: service.Name, UID: string(service.UID)}
+}
 
 // GetLoadBalancer implements cloudprovider.LoadBalancer: exists is true while
-// any piece is left.
-func (*Provider) GetLoadBalancer(context.Context, string, *corev1.Service) (status *corev1.LoadBalancerStatus, exists bool, err error) {
-	return nil, false, nil
+// any piece is left, or might be.
+func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev1.Service) (status *corev1.LoadBalancerStatus, exists bool, err error) {
+	e := p.entryOf(service)
+	if e == nil {
+		return nil, false, nil
+	}
+	held, sure, err := p.recall(ctx, e)
+	if err != nil {
+		return nil, false, err
+	}
+	return statusOf(service, held.hostname, nil), !sure || !held.state.Empty(), nil
 }
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer.
-func (*Provider) EnsureLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
-	return nil, errUnfinished
+func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, nodes []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	s, refusal := settings.Parse(service, p.typeOf(service))
+	if refusal != nil {
+		return nil, refusal
+	}
+	e := p.begin(service)
+	err := p.reconcile(ctx, e, service, &s, nodes)
+	if err != nil && !errors.As(err, new(*unfinished)) {
+		return nil, err
+	}
+	if held := p.held(e); held != nil && held.hostname != "" {
+		return statusOf(service, held.hostname, s.Rejected), retryOf(err)
+	}
+	return nil, retryOf(err)
 }
 
 // UpdateLoadBalancer implements cloudprovider.LoadBalancer.
@@ -110,6 +209,23 @@ func (p *Provider) UpdateLoadBalancer(ctx context.Context, cluster string, servi
 }
 
 // EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer.
-func (*Provider) EnsureLoadBalancerDeleted(context.Context, string, *corev1.Service) error {
-	return errUnfinished
+func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, service *corev1.Service) error {
+	e := p.entryOf(service)
+	if e == nil {
+		return nil
+	}
+	return retryOf(p.remove(ctx, e, service))
+}
+
+// statusOf is status.loadBalancer of a Service; ports that are not served have
+// an error each.
+func statusOf(service *corev1.Service, hostname string, rejected []settings.RejectedPort) *corev1.LoadBalancerStatus {
+	if hostname == "" {
+		return &corev1.LoadBalancerStatus{}
+	}
+	ingress := corev1.LoadBalancerIngress{Hostname: hostname}
+	if len(rejected) > 0 {
+		ingress.Ports = portStatuses(service, rejected)
+	}
+	return &corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{ingress}}
 }
