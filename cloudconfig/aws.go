@@ -27,7 +27,7 @@ type AWS struct {
 	RoleARN string `json:"roleARN,omitempty"`
 	// NodeSecurityGroups are the IDs of the security groups that let load
 	// balancers in to the nodes. Without them: of each instance its only group,
-	// or the one with the cluster's tag.
+	// the one with the cluster's tag, or the first.
 	NodeSecurityGroups []string `json:"nodeSecurityGroups,omitempty"`
 	// Tags of all that is made in AWS, besides those that mark it as the
 	// cluster's and the Service's.
