@@ -182,7 +182,10 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if err != nil {
 		return nil, false, err
 	}
-	return statusOf(service, held.hostname, nil), !sure || !held.state.Empty(), nil
+	if exists = !sure || !held.state.Empty(); !exists && service.UID == "" {
+		p.forget(e)
+	}
+	return statusOf(service, held.hostname, nil), exists, nil
 }
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer.
