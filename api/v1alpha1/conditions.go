@@ -44,6 +44,7 @@ const (
 	SyncFailed       Reason = "SyncFailed"
 
 	Provisioning         Reason = "Provisioning"
+	Releasing            Reason = "Releasing"
 	PortNotServed        Reason = "PortNotServed"
 	LoadBalancerReplaced Reason = "LoadBalancerReplaced"
 	AnnotationIgnored    Reason = "AnnotationIgnored"
@@ -141,6 +142,7 @@ var Reasons = []ReasonDoc{
 	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
 	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
 	{Provisioning, "Service", "The load balancer is being made; its name may not resolve yet."},
+	{Releasing, "Service", "The load balancer is being removed; the Service goes, or is no longer Herald's, when that is done."},
 	{PortNotServed, "Service", "A port has a protocol that this load balancer does not have; status.loadBalancer.ingress[].ports says which. The others are served."},
 	{LoadBalancerReplaced, "Service", "The load balancer has to be made anew, because what changed cannot be changed in place; the message says what."},
 	{AnnotationIgnored, "Service", "An annotation or a field is not known, or says nothing for this load balancer."},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -91,7 +92,7 @@ func (p *Provider) announce(service *corev1.Service, step model.Step) {
 // leaveOut keeps instances away from load balancers that AWS does not take.
 func (p *Provider) leaveOut(service *corev1.Service, ids []string) {
 	slices.Sort(ids)
-	if news := p.instances.haunt(now(), slices.Compact(ids)...); len(news) > 0 {
+	if news := p.instances.haunt(time.Now(), slices.Compact(ids)...); len(news) > 0 {
 		p.Recorder.Eventf(service, corev1.EventTypeWarning, string(v1alpha1.TargetRefused), "AWS does not take %s as targets; they will be tried again.", strings.Join(news, ", "))
 	}
 }

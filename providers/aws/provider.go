@@ -182,16 +182,19 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if err != nil {
 		return nil, false, err
 	}
-	return statusOf(service, held.hostname, nil), !sure || !held.state.Empty(), nil
+	if exists = !sure || !held.state.Empty(); !exists && service.UID == "" {
+		p.forget(e)
+	}
+	return statusOf(service, held.hostname, nil), exists, nil
 }
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, nodes []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	e := p.begin(service)
 	s, refusal := settings.Parse(service, p.typeOf(service))
 	if refusal != nil {
 		return nil, refusal
 	}
-	e := p.begin(service)
 	err := p.reconcile(ctx, e, service, &s, nodes)
 	if err != nil && !errors.As(err, new(*unfinished)) {
 		return nil, err

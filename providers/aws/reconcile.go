@@ -59,8 +59,9 @@ const (
 	// checkEvery is how often others' changes are looked for; the actual time
 	// differs by up to a half, so that not all Services come at once.
 	checkEvery = 4 * time.Hour
-	// patience is how long AWS may ask to wait until that is an error.
-	patience = 10 * time.Minute
+	// patience is how long AWS may ask to wait until that is an error, and all
+	// is observed anew.
+	patience = 2 * time.Minute
 )
 
 // unfinished is AWS's wish to wait before what remains.
@@ -113,6 +114,13 @@ func (p *Provider) entryOf(service *corev1.Service) *entry {
 	e = &entry{identity: p.identityOf(service), written: p.started}
 	p.entries[key] = e
 	return e
+}
+
+// forget forgets a Service that is gone and has nothing.
+func (p *Provider) forget(e *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.entries, types.NamespacedName{Namespace: e.identity.Namespace, Name: e.identity.Name})
 }
 
 func (p *Provider) held(e *entry) *holding {
@@ -336,30 +344,31 @@ func (p *Provider) touch(e *entry, makes bool) {
 	}
 }
 
-// waits are AWS's codes for what passes by itself, with the time until the
-// step is taken again. Nothing is done when AWS answers so.
-var waits = map[string]time.Duration{
-	"DependencyViolation":         10 * time.Second, // network interfaces go some time after their load balancer
-	"ResourceInUse":               5 * time.Second,  // so do the target groups' listeners
-	"TargetGroupAssociationLimit": 5 * time.Second,
-	"InvalidGroup.NotFound":       2 * time.Second, // a group is not known everywhere at once
-	"InvalidSecurityGroup":        2 * time.Second,
-	"DuplicateLoadBalancerName":   5 * time.Second, // the one before it is about to go
+// waitFor says that AWS asks to wait before a step, and for how long. Nothing
+// is done when AWS answers so.
+func waitFor(step model.Step, code string) (after time.Duration, wait bool) {
+	_, deletesTargets := step.(model.DeleteTargetGroup)
+	switch {
+	case code == "DependencyViolation": // network interfaces go some time after their load balancer
+		return 10 * time.Second, true
+	case code == "ResourceInUse" && deletesTargets, code == "TargetGroupAssociationLimit": // so do listeners
+		return 5 * time.Second, true
+	case code == "InvalidGroup.NotFound", code == "InvalidSecurityGroup": // a new group is not known everywhere at once
+		return 2 * time.Second, true
+	}
+	return 0, false
 }
 
-// stumble remembers how far a plan came.
+// stumble remembers how far a plan came, if waiting helps, but not for ever.
 func (p *Provider) stumble(e *entry, plan *leftover, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	after, wait := waits[codeOf(err)]
-	if !wait {
+	after, wait := waitFor(plan.steps[0], codeOf(err))
+	if !wait || time.Since(plan.since) > patience {
 		e.held, e.left = nil, nil
 		return err
 	}
 	e.left = plan
-	if time.Since(plan.since) > patience {
-		return err
-	}
 	return &unfinished{after, err}
 }
 

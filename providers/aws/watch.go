@@ -25,7 +25,7 @@ const watchEvery = 15 * time.Second
 // provisioned, and when it is time to look for others' changes.
 func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
 	p.wake = wake
-	p.started = now()
+	p.started = time.Now()
 	if !cache.WaitForNamedCacheSyncWithContext(ctx, p.nodes.HasSynced, p.slices.HasSynced) {
 		return ctx.Err()
 	}
@@ -58,8 +58,6 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}()
 	return nil
 }
-
-func now() time.Time { return time.Now() }
 
 // sameTarget says whether nothing of a node changed that load balancers care for.
 func sameTarget(a, b *corev1.Node) bool {
@@ -114,7 +112,7 @@ func (p *Provider) watch(ctx context.Context) {
 		case <-ticker.C:
 		}
 		p.lookAtProvisioning(ctx)
-		at := now()
+		at := time.Now()
 		for _, key := range p.keys(func(e *entry) bool { return !e.check.IsZero() && at.After(e.check) }) {
 			p.wake(key)
 		}
@@ -184,7 +182,7 @@ func (p *Provider) provisioned(key types.NamespacedName, arn string) {
 func (p *Provider) observeAnew(key types.NamespacedName) {
 	p.mu.Lock()
 	if e := p.entries[key]; e != nil {
-		e.check = now()
+		e.check = time.Now()
 	}
 	p.mu.Unlock()
 	p.wake(key)
