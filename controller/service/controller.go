@@ -309,19 +309,19 @@ func (c *Controller) tellTakeover(before, after *corev1.Service) {
 // longer: first out of its status, so that no address is free while a Service
 // still shows it. The condition and the finalizer stay until all is gone.
 func (c *Controller) release(ctx context.Context, service *corev1.Service) error {
-	finalized := c.finalized(service)
-	if c.Classes.foreign(service) && !finalized {
+	guard := c.guards(service)
+	if c.Classes.foreign(service) && !guard {
 		return c.clean(ctx, service, nil)
 	}
 	held, err := c.held(ctx, service)
 	if err != nil {
 		return err
 	}
-	if !marked(service) && !held && !finalized {
+	if !marked(service) && !held && !guard {
 		return nil
 	}
 	desired, changed := released(service, false)
-	if finalized {
+	if guard {
 		desired, changed = withdrawn(service, metav1.Now())
 	}
 	if changed {
@@ -332,7 +332,7 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 	if err := c.clean(ctx, service, nil); err != nil {
 		return c.lament(ctx, service, err)
 	}
-	if desired, changed := released(service, true); finalized && changed {
+	if desired, changed := released(service, true); guard && changed {
 		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
 			return err
 		}
@@ -346,16 +346,16 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 // lament writes down why the load balancer of a Service cannot be removed, if
 // it does not just take time.
 func (c *Controller) lament(ctx context.Context, service *corev1.Service, err error) error {
-	if _, waits := errors.AsType[*api.RetryError](err); waits || !c.finalized(service) {
+	if _, waits := errors.AsType[*api.RetryError](err); waits || !c.guards(service) {
 		return err
 	}
 	v := verdict{reason: v1alpha1.SyncFailed, message: fmt.Sprintf("Its load balancer could not be removed, which will be tried again: %v", err)}
 	return errors.Join(err, c.write(ctx, service, nil, v, false))
 }
 
-// finalized says that the finalizer on a Service is ours: there may be things
+// guards says that the finalizer on a Service is ours: there may be things
 // outside the cluster.
-func (c *Controller) finalized(service *corev1.Service) bool {
+func (c *Controller) guards(service *corev1.Service) bool {
 	if !servicehelper.HasLBFinalizer(service) {
 		return false
 	}
@@ -373,7 +373,7 @@ func (c *Controller) holders(service *corev1.Service) map[cloudprovider.LoadBala
 	all := c.providers()
 	maps.DeleteFunc(all, func(provider cloudprovider.LoadBalancer, _ bool) bool {
 		_, outside := provider.(Outsider)
-		return outside && service.UID != "" && !c.finalized(service)
+		return outside && service.UID != "" && !c.guards(service)
 	})
 	return all
 }

@@ -98,14 +98,14 @@ func withdrawn(service *corev1.Service, now metav1.Time) (desired *corev1.Servic
 }
 
 // released returns the Service without anything of ours.
-func released(service *corev1.Service, finalized bool) (desired *corev1.Service, changed bool) {
+func released(service *corev1.Service, guard bool) (desired *corev1.Service, changed bool) {
 	desired = service.DeepCopy()
 	desired.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceReady)
 	if len(desired.Status.Conditions) == 0 {
 		desired.Status.Conditions = nil
 	}
-	if finalized {
+	if guard {
 		desired.Finalizers = slices.DeleteFunc(desired.Finalizers, func(name string) bool { return name == servicehelper.LoadBalancerCleanupFinalizer })
 	}
 	return desired, !equality.Semantic.DeepEqual(service, desired)

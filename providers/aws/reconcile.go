@@ -151,6 +151,9 @@ func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bo
 	begun := time.Now()
 	held, err = p.observe(ctx, e.identity, since)
 	if err != nil {
+		p.mu.Lock()
+		e.touched = time.Now() // what was read may be out of date, and the cause
+		p.mu.Unlock()
 		return nil, false, err
 	}
 	sure = begun.Sub(written) >= settle

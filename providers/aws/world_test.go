@@ -33,6 +33,8 @@ type world struct {
 	events   *record.FakeRecorder
 	nodes    []*corev1.Node
 	services map[types.NamespacedName]*corev1.Service
+	// kill ends the attempt that is under way.
+	kill context.CancelFunc
 }
 
 const (

@@ -439,7 +439,7 @@ func (b *builder) classic(subnets []Subnet, groups []string) *CLB {
 		if port.Listener == settings.SSL || port.Listener == settings.HTTPS {
 			listener.Certificate = s.Certificates[0]
 			listener.TLSPolicy = cmp.Or(s.TLSPolicy, DefaultTLSPolicy)
-			if name := TLSPolicyName(listener.TLSPolicy); s.TLSPolicy != "" && !slices.Contains(clb.Policies, name) {
+			if name := TLSPolicyName(listener.TLSPolicy); OwnPolicy(name) && !slices.Contains(clb.Policies, name) {
 				clb.Policies = append(clb.Policies, name)
 			}
 		}

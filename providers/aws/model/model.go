@@ -187,8 +187,14 @@ const (
 	ProxyPolicy = "k8s-proxyprotocol-enabled"
 )
 
-// TLSPolicyName is the name on a CLB of the policy that refers to a predefined one.
-func TLSPolicyName(predefined string) string { return tlsPolicyPrefix + predefined }
+// TLSPolicyName is the name on a CLB of the policy that refers to a predefined
+// one. AWS itself puts the default one there.
+func TLSPolicyName(predefined string) string {
+	if predefined == DefaultTLSPolicy {
+		return predefined
+	}
+	return tlsPolicyPrefix + predefined
+}
 
 // Predefined is the policy that one on a CLB refers to; ok says that it is
 // one for TLS.

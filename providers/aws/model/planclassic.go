@@ -136,7 +136,7 @@ func (p *planner) classicListeners(desired, observed *CLB) {
 			}
 		}
 		if listener.TLSPolicy != "" && listener.TLSPolicy != now {
-			p.add(SetCLBTLSPolicy{desired.Name, listener.Port, listener.TLSPolicy})
+			p.add(SetCLBTLSPolicy{desired.Name, listener.Port, TLSPolicyName(listener.TLSPolicy)})
 		}
 	}
 }

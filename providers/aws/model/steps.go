@@ -356,7 +356,7 @@ func rules(all []Rule) string {
 }
 
 func (r Rule) String() string {
-	text := r.Protocol
+	var text string
 	switch {
 	case r.Protocol == "-1":
 		text = "all"

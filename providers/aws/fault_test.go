@@ -1,0 +1,185 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/providers/aws/awsfake"
+)
+
+// operation takes a Service from one state to another; no second state is its
+// deletion.
+type operation struct {
+	name   string
+	before *corev1.Service
+	after  *corev1.Service
+}
+
+func all(edits ...func(*corev1.Service)) func(*corev1.Service) {
+	return func(s *corev1.Service) {
+		for _, edit := range edits {
+			edit(s)
+		}
+	}
+}
+
+func port(i int, edit func(*corev1.ServicePort)) func(*corev1.Service) {
+	return func(s *corev1.Service) { edit(&s.Spec.Ports[i]) }
+}
+
+func local(s *corev1.Service) {
+	s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = corev1.ServiceExternalTrafficPolicyLocal, 32000
+}
+
+// much is a Service with most of what there is.
+var much = all(
+	annotate("ssl-cert", certificate), annotate("ssl-ports", "https"), annotate("ssl-negotiation-policy", "ELBSecurityPolicy-TLS-1-2-2017-01"),
+	annotate("proxy-protocol", "*"), annotate("access-log-enabled", "true"), annotate("access-log-s3-bucket-name", "logs"),
+	annotate("connection-draining-enabled", "true"), annotate("connection-draining-timeout", "60"), annotate("connection-idle-timeout", "120"),
+	annotate("cross-zone-load-balancing-enabled", "true"), annotate("additional-resource-tags", "team=web,cost=a=b"),
+	annotate("extra-security-groups", "extra"), annotate("healthcheck-interval", "20"), annotate("target-node-labels", "zone=1"),
+	func(s *corev1.Service) {
+		s.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24", "203.0.113.0/24"}
+	},
+)
+
+var operations = []operation{
+	{"nlb-create", nil, service("heraldlb.io/nlb", nil)},
+	{"nlb-create-much", nil, service("heraldlb.io/nlb", much)},
+	{"nlb-delete", service("heraldlb.io/nlb", nil), nil},
+	{"nlb-more", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", much)},
+	{"nlb-less", service("heraldlb.io/nlb", much), service("heraldlb.io/nlb", nil)},
+	{"nlb-ports", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", all(
+		port(0, func(p *corev1.ServicePort) { p.Protocol = corev1.ProtocolUDP }), port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 })))},
+	{"nlb-local", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", local)},
+	{"nlb-internal", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("internal", "true"))},
+	{"nlb-own-groups", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("security-groups", "mine"))},
+	{"nlb-renamed", service("heraldlb.io/nlb", annotate("name", "web-one")), service("heraldlb.io/nlb", nil)},
+	{"nlb-to-clb", service("heraldlb.io/nlb", nil), service("heraldlb.io/clb", nil)},
+	{"clb-create", nil, service("heraldlb.io/clb", nil)},
+	{"clb-create-much", nil, service("heraldlb.io/clb", much)},
+	{"clb-delete", service("heraldlb.io/clb", nil), nil},
+	{"clb-more", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", much)},
+	{"clb-less", service("heraldlb.io/clb", much), service("heraldlb.io/clb", nil)},
+	{"clb-ports", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 }))},
+	{"clb-internal", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", annotate("internal", "true"))},
+	{"clb-to-nlb", service("heraldlb.io/clb", nil), service("heraldlb.io/nlb", nil)},
+}
+
+// perform takes an operation, with something that goes wrong in between, until
+// it is done. It returns the state after it, what is left after the Service is
+// deleted, and how many calls the operation made.
+func perform(t *testing.T, op operation, options awsfake.Options, wrong func(w *world)) (after, left string, calls int) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, options)
+		empty := w.cloud.String()
+		if op.before != nil {
+			w.ensure(op.before)
+			time.Sleep(5 * time.Minute) // AWS has done all that it does later
+		}
+		w.cloud.ResetCalls()
+		if wrong != nil {
+			wrong(w)
+		}
+		until(t, func() error {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			w.kill = cancel
+			err := w.attempt(ctx, op)
+			if ctx.Err() != nil {
+				w.cloud.Heal()
+				w.restart()
+			}
+			return err
+		})
+		calls = len(w.cloud.Calls())
+		w.cloud.Heal()
+		time.Sleep(10 * time.Minute)
+		after = w.cloud.String()
+		if op.after != nil {
+			w.delete(op.after)
+		}
+		if left = w.cloud.String(); left == empty {
+			left = ""
+		}
+	})
+	return after, left, calls
+}
+
+// attempt is one attempt at an operation.
+func (w *world) attempt(ctx context.Context, op operation) error {
+	if op.after == nil {
+		return w.remove(ctx, op.before)
+	}
+	_, err := w.sync(ctx, op.after)
+	return err
+}
+
+// errBroken is what a caller sees of a connection that breaks.
+var errBroken = errors.New("connection reset by peer")
+
+// faults are the ways in which one call goes wrong.
+var faults = []struct {
+	name string
+	of   func(w *world) awsfake.Fault
+}{
+	{"fails", func(*world) awsfake.Fault { return awsfake.Fault{Err: awsfake.ServerError(awsfake.Call{})} }},
+	{"throttled", func(*world) awsfake.Fault { return awsfake.Fault{Times: 3} }},
+	{"answer lost", func(*world) awsfake.Fault { return awsfake.Fault{Late: true, Err: errBroken} }},
+	{"killed before", func(w *world) awsfake.Fault { return awsfake.Fault{Err: errBroken, Do: func() { w.kill() }} }},
+	{"killed after", func(w *world) awsfake.Fault {
+		return awsfake.Fault{Late: true, Err: errBroken, Do: func() { w.kill() }}
+	}},
+}
+
+// Whatever happens to one call of an operation, the next attempts lead to where
+// it leads when nothing happens, and deletion leaves nothing.
+func TestConvergesWhateverCallGoesWrong(t *testing.T) {
+	for _, slow := range []struct {
+		name    string
+		options awsfake.Options
+	}{
+		{"", awsfake.Options{}},
+		{"-slow", awsfake.Options{PageSize: 5, Delays: awsfake.Delays{Visible: 4 * time.Second, Known: 3 * time.Second, Gone: 4 * time.Second}}},
+	} {
+		for _, op := range operations {
+			t.Run(op.name+slow.name, func(t *testing.T) {
+				t.Parallel()
+				want, left, calls := perform(t, op, slow.options, nil)
+				if left != "" {
+					t.Fatalf("without faults, deletion leaves:\n%s", left)
+				}
+				if calls == 0 {
+					t.Fatal("the operation makes no call")
+				}
+				for _, fault := range faults {
+					for n := 1; n <= calls; n++ {
+						name := fmt.Sprintf("call %d of %d %s", n, calls, fault.name)
+						got, left, _ := perform(t, op, slow.options, func(w *world) {
+							f := fault.of(w)
+							f.Nth = n
+							w.cloud.Inject(f)
+						})
+						if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got, "\n")); diff != "" {
+							t.Errorf("%s: -want +got\n%s", name, diff)
+						}
+						if left != "" {
+							t.Errorf("%s: deletion leaves:\n%s", name, left)
+						}
+						if t.Failed() {
+							return
+						}
+					}
+				}
+			})
+		}
+	}
+}
