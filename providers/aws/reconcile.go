@@ -192,6 +192,18 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		}
 		observed = p.observedFor(e, &desired, held)
 	}
+	if sharesRules(model.Plan(&desired, &observed)) {
+		// Whether others need them has to be seen, and nobody may change them meanwhile.
+		p.groupless.Lock()
+		defer p.groupless.Unlock()
+		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
+			return err
+		}
+		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+			return err
+		}
+		observed = p.observedFor(e, &desired, held)
+	}
 	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
 		return err
 	}
@@ -293,10 +305,6 @@ func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Servic
 	if len(steps) == 0 {
 		p.finish(e, desired, held)
 		return nil
-	}
-	if shared := sharesRules(steps); shared {
-		p.groupless.Lock()
-		defer p.groupless.Unlock()
 	}
 	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: since})
 }
