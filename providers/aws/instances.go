@@ -217,13 +217,11 @@ func (p *Provider) groupOf(ctx context.Context, instance *ec2types.Instance) (st
 	return ids[0], nil
 }
 
-// groups are the security groups of the nodes that are known.
-func (i *instances) groups(configured []string) []string {
-	if len(configured) > 0 {
-		return configured
+// knownNodes are all nodes of the cluster.
+func (p *Provider) knownNodes() []*corev1.Node {
+	var nodes []*corev1.Node
+	for _, object := range p.nodes.GetStore().List() {
+		nodes = append(nodes, object.(*corev1.Node))
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	known := slices.Sorted(maps.Values(i.group))
-	return slices.Compact(slices.DeleteFunc(known, func(id string) bool { return id == "" }))
+	return nodes
 }

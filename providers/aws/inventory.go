@@ -136,7 +136,12 @@ func (p *Provider) readGroups(ctx context.Context, inv *inventory) error {
 	if err != nil {
 		return err
 	}
-	nodes, err := p.securityGroups(ctx, "group-id", p.instances.groups(p.NodeSecurityGroups)...)
+	// Also when no Service asks where its nodes are, as after a restart.
+	_, nodeGroups, err := p.livingTargets(ctx, p.knownNodes())
+	if err != nil {
+		return err
+	}
+	nodes, err := p.securityGroups(ctx, "group-id", nodeGroups...)
 	if err != nil {
 		return err
 	}

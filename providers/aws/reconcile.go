@@ -186,7 +186,19 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		return err
 	}
 	observed := p.observedFor(e, &desired, held)
-	if known && len(model.Plan(&desired, &observed)) > 0 {
+	if known && slices.ContainsFunc(model.Plan(&desired, &observed), needsFresh) {
+		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+			return err
+		}
+		observed = p.observedFor(e, &desired, held)
+	}
+	if sharesRules(model.Plan(&desired, &observed)) {
+		// Whether others need them has to be seen, and nobody may change them meanwhile.
+		p.groupless.Lock()
+		defer p.groupless.Unlock()
+		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
+			return err
+		}
 		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
 			return err
 		}
@@ -197,6 +209,16 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 	}
 	p.tell(e, service, s, notes)
 	return nil
+}
+
+// needsFresh says whether a step should not be taken by what all Services know
+// if that is old: who serves does not depend on it.
+func needsFresh(step model.Step) bool {
+	switch step.(type) {
+	case model.Register, model.Deregister, model.RegisterInstances, model.DeregisterInstances:
+		return false
+	}
+	return true
 }
 
 // recallFor is recall, by an inventory that may be shared with others when it
@@ -283,10 +305,6 @@ func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Servic
 	if len(steps) == 0 {
 		p.finish(e, desired, held)
 		return nil
-	}
-	if shared := sharesRules(steps); shared {
-		p.groupless.Lock()
-		defer p.groupless.Unlock()
 	}
 	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: since})
 }

@@ -28,12 +28,12 @@ type snapshot[T any] struct {
 	taken time.Time
 }
 
-// get returns what was read since a time, reading it now if need be. Who comes
+// get returns what was read after a time, reading it now if need be. Who comes
 // meanwhile waits for that reading.
-func (s *snapshot[T]) get(ctx context.Context, since time.Time) (T, error) {
+func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.taken.IsZero() && !s.taken.Before(since) {
+	if s.taken.After(after) {
 		return s.value, nil
 	}
 	begun := time.Now()

@@ -126,8 +126,8 @@ func (p *Provider) watch(ctx context.Context) {
 // forgetNodes forgets the instances of nodes that are gone.
 func (p *Provider) forgetNodes() {
 	var ids []string
-	for _, object := range p.nodes.GetStore().List() {
-		if id, ok := instanceOf(object.(*corev1.Node)); ok {
+	for _, node := range p.knownNodes() {
+		if id, ok := instanceOf(node); ok {
 			ids = append(ids, id)
 		}
 	}

@@ -97,6 +97,15 @@ func (w *world) restart() {
 	for _, service := range w.services {
 		w.store(service)
 	}
+	for _, node := range w.nodes {
+		w.storeNode(node)
+	}
+}
+
+func (w *world) storeNode(node *corev1.Node) {
+	if err := w.options.Informers.Core().V1().Nodes().Informer().GetStore().Update(node); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) store(service *corev1.Service) {
@@ -115,6 +124,9 @@ func (w *world) addNode(n int) {
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", n), Labels: map[string]string{"zone": fmt.Sprint(zone)}},
 		Spec:       corev1.NodeSpec{ProviderID: fmt.Sprintf("aws:///eu-west-1%c/%s", 'a'+zone-1, id)},
 	})
+	if w.provider != nil {
+		w.storeNode(w.nodes[len(w.nodes)-1])
+	}
 }
 
 // service is a Service of two ports; edit may change it.
@@ -209,15 +221,6 @@ func (w *world) ensure(service *corev1.Service) *corev1.LoadBalancerStatus {
 func (w *world) delete(service *corev1.Service) {
 	w.t.Helper()
 	until(w.t, func() error { return w.remove(w.t.Context(), service) })
-}
-
-// count returns how many calls were made by what it does, of the APIs of load
-// balancers and of all.
-func (w *world) count(do func()) int {
-	w.t.Helper()
-	w.cloud.ResetCalls()
-	do()
-	return len(w.cloud.Calls())
 }
 
 func (w *world) calls() string {
