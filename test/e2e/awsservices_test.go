@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,19 +66,32 @@ func twoPorts(s *corev1.Service) {
 	}
 }
 
-// hostname waits until the Service is served at a name of AWS, and returns the
-// name of the load balancer, which it has from the Service's UID.
+// hostname waits until a Service shows a name of AWS, which may still be making
+// the load balancer, and returns the load balancer's own: it has that from the
+// Service's UID.
 func (w *world) hostname(service string) string {
 	w.Helper()
 	name := ""
 	w.eventually("Service "+service+" has a hostname", func() error {
 		s := w.get(service)
-		ingress, condition := s.Status.LoadBalancer.Ingress, ready(s)
-		if len(ingress) != 1 || condition == nil || condition.Status != metav1.ConditionTrue {
-			return fmt.Errorf("has %v, condition %+v", ingress, condition)
+		if len(s.Status.LoadBalancer.Ingress) != 1 {
+			return fmt.Errorf("has %v, condition %+v", s.Status.LoadBalancer.Ingress, ready(s))
 		}
 		name = ("a" + strings.ReplaceAll(string(s.UID), "-", ""))[:32]
-		return has(ingress[0].Hostname, name, "elb."+moto.Region+".amazonaws.com")
+		return has(s.Status.LoadBalancer.Ingress[0].Hostname, name, ".elb.", "amazonaws.com")
+	})
+	return name
+}
+
+// made waits until AWS has made the load balancer of a Service.
+func (w *world) made(service string) string {
+	w.Helper()
+	name := w.hostname(service)
+	w.eventually("the load balancer of Service "+service+" is made", func() error {
+		if condition := ready(w.get(service)); condition == nil || condition.Status != metav1.ConditionTrue {
+			return fmt.Errorf("condition %+v", condition)
+		}
+		return nil
 	})
 	return name
 }
@@ -93,7 +107,11 @@ func (w *world) inventory(a *amazon) []string {
 func (w *world) inInventory(a *amazon, pieces ...string) {
 	w.Helper()
 	w.eventually(fmt.Sprintf("AWS has %q", pieces), func() error {
-		return has(strings.Join(w.inventory(a), "\n")+"\n", pieces...)
+		lines, err := a.Inventory(w.ctx)
+		if err != nil {
+			return err
+		}
+		return has(strings.Join(lines, "\n")+"\n", pieces...)
 	})
 }
 
@@ -119,19 +137,28 @@ func (w *world) cost(a *amazon, what string, most int) {
 	}
 }
 
-// removed deletes the Services, and waits until AWS has what it had before.
-func (w *world) removed(a *amazon, before []string) {
+// removedInTheEnd has the test end with AWS as it is now: its Services are
+// deleted, whatever became of it.
+func (w *world) removedInTheEnd(a *amazon) {
 	w.Helper()
-	w.must(w.deleteServices())
-	w.eventually("AWS has what it had before, and the Services are gone", func() error {
-		if after := w.inventory(a); !slices.Equal(before, after) {
-			return fmt.Errorf("has %q", slices.DeleteFunc(after, func(line string) bool { return slices.Contains(before, line) }))
-		}
-		list, err := kube.CoreV1().Services(w.namespace).List(w.ctx, metav1.ListOptions{})
-		if err != nil || len(list.Items) > 0 {
-			return errors.Join(err, fmt.Errorf("%d Services are left", len(list.Items)))
-		}
-		return nil
+	before := w.inventory(a)
+	w.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		defer cancel()
+		w.ctx = ctx
+		a.Proxy.Fail(nil)
+		w.must(w.deleteServices())
+		w.eventually("AWS has what it had before, and the Services are gone", func() error {
+			after, err := a.Inventory(w.ctx)
+			if err != nil || !slices.Equal(before, after) {
+				return fmt.Errorf("had %q, has %q, %w", before, after, err)
+			}
+			list, err := kube.CoreV1().Services(w.namespace).List(w.ctx, metav1.ListOptions{})
+			if err == nil && len(list.Items) > 0 {
+				err = fmt.Errorf("%d Services are left", len(list.Items))
+			}
+			return err
+		})
 	})
 }
 
@@ -185,23 +212,24 @@ func TestAWSBesideBareMetal(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
-			before := w.inventory(a)
+			w.removedInTheEnd(a)
 			c.test(w, a)
-			w.removed(a, before)
 		})
 	}
 }
 
 func networkLoadBalancer(w *world, a *amazon) {
 	w.service("first", class("heraldlb.io/nlb")) // what is asked of AWS once is asked for it
-	w.hostname("first")
+	w.made("first")
 	w.quiet(a)
 
 	w.service("web", all(class("heraldlb.io/nlb"), twoPorts))
 	name := w.hostname("web")
-	w.inInventory(a, "nlb "+name+" internet-facing", "nlb "+name+" listener TCP 80", "nlb "+name+" listener TCP 443", "="+name)
+	w.inInventory(a, "nlb "+name+" internet-facing", "nlb "+name+" listener TCP 80", "nlb "+name+" listener TCP 443", "nodes-"+awsCluster+" lets in -1 ")
 	w.sendsTo(a, "web", name)
 	w.cost(a, "an NLB with two ports", 10)
+	w.made("web")
+	w.quiet(a) // whether it is made is asked every now and then
 	tags, err := a.Tags(w.ctx, name)
 	w.must(err)
 	for key, want := range map[string]string{
@@ -233,7 +261,7 @@ func networkLoadBalancer(w *world, a *amazon) {
 
 func classicLoadBalancer(w *world, a *amazon) {
 	w.service("first", class("heraldlb.io/clb"))
-	w.hostname("first")
+	w.made("first")
 	w.quiet(a)
 
 	w.service("web", all(class("heraldlb.io/clb"), twoPorts, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24"} }))
@@ -338,17 +366,20 @@ func killedMidway(w *world, a *amazon) {
 	}
 }
 
-// faultsOfAWS are got over, one for each call that makes a load balancer.
+// faultsOfAWS are got over, one for each call that makes a load balancer: it is
+// refused, or done and the answer lost.
 func faultsOfAWS(w *world, a *amazon) {
-	for i, action := range []string{
-		"CreateLoadBalancer", "CreateListener", "RegisterTargets", "ConfigureHealthCheck", "RegisterInstancesWithLoadBalancer", "AuthorizeSecurityGroupIngress",
-	} {
-		a.Proxy.Fail(moto.Once(action, moto.Fault{Code: "Throttling", Status: 400, After: i%2 == 0}))
-		for _, kind := range []string{"nlb", "clb"} {
-			w.service(fmt.Sprintf("%s-%d", kind, i), class("heraldlb.io/"+kind))
-		}
-		for _, kind := range []string{"nlb", "clb"} {
-			w.hostname(fmt.Sprintf("%s-%d", kind, i))
+	for i, fault := range []moto.Fault{{Code: "Throttling", Status: 400}, {Code: "InternalError", Status: 500, After: true}} {
+		for kind, actions := range map[string][]string{
+			"nlb": {"CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "CreateLoadBalancer", "CreateTargetGroup", "CreateListener", "RegisterTargets"},
+			"clb": {"CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "CreateLoadBalancer", "ConfigureHealthCheck", "RegisterInstancesWithLoadBalancer"},
+		} {
+			for j, action := range actions {
+				a.Proxy.Fail(moto.Once(action, fault))
+				name := fmt.Sprintf("%s-%d-%d", kind, i, j)
+				w.service(name, class("heraldlb.io/"+kind))
+				w.inInventory(a, kind+" "+w.hostname(name))
+			}
 		}
 	}
 }
@@ -361,15 +392,14 @@ func TestAWSAlone(t *testing.T) {
 	w.onInstances(a)
 	w.T.Run("Services", func(t *testing.T) {
 		w := newWorld(t)
-		before := w.inventory(a)
+		w.removedInTheEnd(a)
 		w.dualPool()
 		w.service("metal", class("heraldlb.io/bare-metal"))
 		w.service("classic", nil)
 		w.service("network", annotated(awsAnnotation+"type", "nlb"))
-		w.inInventory(a, "clb "+w.hostname("classic"), "nlb "+w.hostname("network"))
+		w.inInventory(a, "clb "+w.made("classic"), "nlb "+w.made("network"))
 		if s := w.get("metal"); len(s.Status.LoadBalancer.Ingress) > 0 || ready(s) != nil {
 			w.Errorf("a Service of a class that is nobody's has the status %+v", s.Status)
 		}
-		w.removed(a, before)
 	})
 }

@@ -43,6 +43,7 @@ type Fault struct {
 
 // Proxy passes requests on to moto, counts them and has some fail.
 type Proxy struct {
+	server  string
 	forward *httputil.ReverseProxy
 
 	mu    sync.Mutex
@@ -58,7 +59,7 @@ func newProxy(server string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{forward: &httputil.ReverseProxy{
+	return &Proxy{server: server, forward: &httputil.ReverseProxy{
 		// The signature is of the host as it was called, and moto does not look.
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host },
 		// Who is killed in the middle of a call does not wait for the answer.
@@ -90,7 +91,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := &recorder{ResponseWriter: w, lost: fault != nil}
-	p.forward.ServeHTTP(answer, r)
+	if !p.again(answer, r, call) {
+		p.forward.ServeHTTP(answer, r)
+	}
 	call.Status = answer.status
 	if fault != nil {
 		call.Status = fault.Status
@@ -112,6 +115,34 @@ func read(r *http.Request) (Call, error) {
 	}
 	version := form.Get("Version")
 	return Call{API: cmp.Or(apis[version], version), Action: form.Get("Action"), Form: form}, nil
+}
+
+// again answers as AWS does when a Network Load Balancer is made a second time:
+// with the first. moto would make another of the same name.
+func (p *Proxy) again(w http.ResponseWriter, r *http.Request, call Call) bool {
+	if call.String() != "ELBV2 CreateLoadBalancer" {
+		return false
+	}
+	form := url.Values{"Action": {"DescribeLoadBalancers"}, "Version": call.Form["Version"], "Names.member.1": call.Form["Name"]}
+	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, p.server, strings.NewReader(form.Encode()))
+	if err != nil {
+		return false
+	}
+	request.Header = r.Header.Clone()
+	request.Header.Del("Content-Length")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		return false
+	}
+	w.Header().Set("Content-Type", response.Header.Get("Content-Type"))
+	w.WriteHeader(http.StatusOK)
+	_, _ = io.WriteString(w, strings.ReplaceAll(string(body), form.Get("Action"), call.Action))
+	return true
 }
 
 func (p *Proxy) decide(call Call) *Fault {
