@@ -79,9 +79,9 @@ bench-failover: ## What failures cost clients, case by case (root; ROUNDS=20 CAS
 	@go -C test/e2e run ./bench/failover -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-failover
 
 .PHONY: bench-aws
-bench-aws: ## What load balancers in AWS cost in calls, against moto (root; SERVICES=100)
+bench-aws: ## What load balancers in AWS cost in calls, against moto (root; SERVICES=50)
 	@$(MAKE) --no-print-directory kubernetes >&2
-	@go -C test/e2e run ./bench/aws -services '$(or $(SERVICES),100)' -logs $(CURDIR)/$(LOGS)/bench-aws
+	@go -C test/e2e run ./bench/aws -services '$(or $(SERVICES),50)' -logs $(CURDIR)/$(LOGS)/bench-aws
 
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called

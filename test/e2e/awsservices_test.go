@@ -402,4 +402,33 @@ func TestAWSAlone(t *testing.T) {
 			w.Errorf("a Service of a class that is nobody's has the status %+v", s.Status)
 		}
 	})
+	w.T.Run("Adopted", func(t *testing.T) {
+		w := newWorld(t)
+		w.removedInTheEnd(a)
+		adopted(w, a)
+	})
+}
+
+// adopted takes over, as it is, what the in-tree provider has made.
+func adopted(w *world, a *amazon) {
+	w.must(box.Stop(w.ctx, "controller"))
+	s := w.service("old", func(s *corev1.Service) { s.Finalizers = []string{"service.kubernetes.io/load-balancer-cleanup"} })
+	name := ("a" + strings.ReplaceAll(string(s.UID), "-", ""))[:32]
+	hostname, err := a.MakeClassic(w.ctx, a.vpc, moto.Classic{
+		Name: name, Service: w.namespace + "/old", Port: 80, NodePort: s.Spec.Ports[0].NodePort, Instances: a.instances,
+	})
+	w.must(err)
+	a.Proxy.Calls()
+	w.must(box.StartAgain("controller"))
+	w.made("old")
+	if got := w.get("old").Status.LoadBalancer.Ingress[0].Hostname; got != hostname {
+		w.Errorf("served at %s, want %s as before", got, hostname)
+	}
+	calls := w.quiet(a)
+	w.Logf("taking over: %s", moto.Tally(calls))
+	for _, call := range calls {
+		if strings.HasPrefix(call.Action, "Delete") || call.Action == "CreateLoadBalancer" {
+			w.Errorf("taking over calls %s", call)
+		}
+	}
 }
