@@ -289,7 +289,7 @@ func (a *applier) createNLB(ctx context.Context, nlb *model.NLB) error {
 	made := &out.LoadBalancers[0]
 	a.learn(model.PieceNLB, nlb.Name, made.LoadBalancerArn)
 	a.hostname = awssdk.ToString(made.DNSName)
-	a.provisioning = made.State == nil || made.State.Code == elbv2types.LoadBalancerStateEnumProvisioning
+	a.provisioning, a.problem = provisioning(made.State)
 	return nil
 }
 

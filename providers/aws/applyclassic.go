@@ -105,7 +105,7 @@ func (a *applier) createCLB(ctx context.Context, clb *model.CLB) error {
 	if err != nil {
 		return err
 	}
-	a.hostname, a.provisioning = awssdk.ToString(out.DNSName), false
+	a.hostname, a.provisioning, a.problem = awssdk.ToString(out.DNSName), false, ""
 	return nil
 }
 

@@ -37,6 +37,10 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 		ready, reason = false, v1alpha1.Provisioning
 		sentences[0] = fmt.Sprintf("AWS is making the %s %s; its name %s may not resolve yet.", e.told.kind.Title(), e.told.name, e.held.hostname)
 	}
+	if e.held.problem != "" {
+		ready, reason = false, v1alpha1.SyncFailed
+		sentences[0] = fmt.Sprintf("AWS could not make the %s %s: %s.", e.told.kind.Title(), e.told.name, e.held.problem)
+	}
 	for _, port := range e.told.rejected {
 		ready, reason = false, v1alpha1.PortNotServed
 		sentences = append(sentences, capital(port.Why)+".")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -182,4 +184,95 @@ func TestConvergesWhateverCallGoesWrong(t *testing.T) {
 			})
 		}
 	}
+}
+
+// On whatever way a Service came to be as it is, and whatever went wrong on
+// it, it has what it would have been given at first.
+func TestEveryWayLeadsThere(t *testing.T) {
+	var stations []*corev1.Service
+	for _, op := range operations {
+		if op.after != nil {
+			stations = append(stations, op.after)
+		}
+	}
+	stations = append(stations,
+		service("heraldlb.io/nlb", all(annotate("ssl-cert", certificate+","+another), annotate("backend-protocol", "ssl"))),
+		service("heraldlb.io/nlb", all(annotate("attributes", "deletion_protection.enabled=false,dns_record.client_routing_policy=availability_zone_affinity"), annotate("target-group-attributes", "preserve_client_ip.enabled=false"))),
+		service("heraldlb.io/nlb", func(s *corev1.Service) {
+			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+		}),
+		service("heraldlb.io/nlb", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }),
+		service("heraldlb.io/nlb", annotate("security-group-prefix-lists", "pl-office")),
+		service("heraldlb.io/clb", all(annotate("ssl-cert", another), annotate("backend-protocol", "https"))),
+	)
+	// Addresses stay when nobody asks for them any longer: these come last.
+	through := len(stations)
+	stations = append(stations,
+		service("heraldlb.io/nlb", annotate("eip-allocations", "eipalloc-1,eipalloc-2")),
+		service("heraldlb.io/nlb", all(annotate("scheme", "internal"), annotate("private-ipv4-addresses", "10.0.11.50,10.0.12.50"))),
+	)
+	direct := map[*corev1.Service]string{}
+	for _, station := range stations {
+		want, left, _ := perform(t, operation{after: station}, awsfake.Options{}, nil)
+		if left != "" {
+			t.Fatalf("deletion leaves:\n%s", left)
+		}
+		direct[station] = want
+	}
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 4, awsfake.Options{})
+			empty := w.cloud.String()
+			var way []int
+			var last *corev1.Service
+			for length := 1 + random.IntN(5); length >= 0; length-- {
+				i := random.IntN(through)
+				if length == 0 {
+					i = random.IntN(len(stations))
+				}
+				way, last = append(way, i), stations[i]
+				fault := faults[random.IntN(len(faults))].of(w)
+				fault.Nth = 1 + random.IntN(30)
+				w.cloud.Inject(fault)
+				ctx, cancel := context.WithCancel(t.Context())
+				w.kill = cancel
+				for range random.IntN(3) {
+					_, _ = w.sync(ctx, last) // the next comes before this is there
+				}
+				if ctx.Err() != nil || random.IntN(4) == 0 {
+					w.restart()
+				}
+				cancel()
+				w.cloud.Heal()
+				time.Sleep(time.Duration(random.IntN(120)) * time.Second)
+			}
+			w.ensure(last)
+			time.Sleep(10 * time.Minute)
+			if diff := cmp.Diff(lasting(direct[last]), lasting(w.cloud.String())); diff != "" {
+				t.Errorf("seed %d, way %v: -direct +got\n%s", seed, way, diff)
+			}
+			w.delete(last)
+			if left := w.cloud.String(); left != empty {
+				t.Errorf("seed %d, way %v: deletion leaves\n%s", seed, way, left)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// lasting is a state without what stays and has no effect: details of what is
+// off, AWS's own policy, and attributes that nobody asks for any longer, and
+// that a provider that was restarted since does not know to be its own.
+func lasting(state string) []string {
+	effectless := []string{
+		"access_logs.s3.bucket", "access-log-", "draining-timeout", "dns_record.client_routing_policy", "preserve_client_ip.enabled",
+		"ELBSecurityPolicy-2016-08 SSLNegotiationPolicyType",
+	}
+	return slices.DeleteFunc(strings.Split(state, "\n"), func(line string) bool {
+		kind, _, _ := strings.Cut(line, " ")
+		return (kind == "attribute" || kind == "policy") && slices.ContainsFunc(effectless, func(text string) bool { return strings.Contains(line, text) })
+	})
 }

@@ -22,11 +22,15 @@ import (
 // holding is what AWS holds for a Service, and what AWS calls it.
 type holding struct {
 	state model.State
+	// raw says that the state is as AWS tells it, with what others set.
+	raw bool
 	// ids has the ARN of each piece of the NLB and the ID of the group.
 	ids map[model.Piece]string
 	// hostname of the load balancer; provisioning says that it may not resolve yet.
 	hostname     string
 	provisioning bool
+	// problem is what AWS says when it could not make it.
+	problem string
 }
 
 func newHolding() *holding { return &holding{ids: map[model.Piece]string{}} }
@@ -56,6 +60,7 @@ func (p *Provider) observe(ctx context.Context, identity model.Identity, since t
 		return nil, err
 	}
 	o.nodeRules()
+	o.raw = true
 	return o.holding, nil
 }
 
@@ -126,7 +131,7 @@ func (o *observer) network(ctx context.Context) error {
 	o.state.NLB = nlb
 	o.ids[model.Piece{Kind: model.PieceNLB, Name: nlb.Name}] = arn
 	o.hostname = awssdk.ToString(lb.DNSName)
-	o.provisioning = lb.State != nil && lb.State.Code == elbv2types.LoadBalancerStateEnumProvisioning
+	o.provisioning, o.problem = provisioning(lb.State)
 
 	attributes, err := call(ctx, o.Provider, o.ELBV2.DescribeLoadBalancerAttributes, &elbv2.DescribeLoadBalancerAttributesInput{LoadBalancerArn: &arn})
 	if err != nil {
@@ -137,6 +142,18 @@ func (o *observer) network(ctx context.Context) error {
 		nlb.Attributes[awssdk.ToString(attribute.Key)] = awssdk.ToString(attribute.Value)
 	}
 	return o.listeners(ctx, arn)
+}
+
+// provisioning reads the state of an NLB: whether AWS is still making it, and
+// what AWS says when it could not.
+func provisioning(state *elbv2types.LoadBalancerState) (still bool, problem string) {
+	switch {
+	case state == nil:
+		return false, ""
+	case state.Code == elbv2types.LoadBalancerStateEnumFailed:
+		return false, cmp.Or(awssdk.ToString(state.Reason), "no reason is given")
+	}
+	return state.Code == elbv2types.LoadBalancerStateEnumProvisioning, ""
 }
 
 func mappingsOf(zones []elbv2types.AvailabilityZone) []model.Mapping {

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -38,6 +41,8 @@ type entry struct {
 	touched time.Time
 	// check is when to observe again what others may have changed.
 	check time.Time
+	// again is when to look again whether there is now in AWS what was missing.
+	again time.Time
 	// ips says that endpoints are its targets.
 	ips bool
 	// told is what Explain says.
@@ -241,7 +246,9 @@ func (p *Provider) recallFor(ctx context.Context, e *entry, due bool) (*holding,
 // observedFor is what there is as a plan for the desired state sees it.
 func (p *Provider) observedFor(e *entry, desired *model.State, held *holding) model.State {
 	observed := held.state.Clone()
-	model.Heed(desired, &observed)
+	if held.raw {
+		model.Heed(desired, &observed)
+	}
 	for i := range observed.NodeRules {
 		rule := &observed.NodeRules[i]
 		if rule.Rule.Description == model.SharedRuleDescription(p.ClusterName) {
@@ -276,14 +283,52 @@ func (p *Provider) build(ctx context.Context, e *entry, s *settings.Settings, no
 		}
 		in.Endpoints = p.endpoints(e.identity, s)
 	}
+	if refusal, err := p.checkAllocations(ctx, in); refusal != nil || err != nil {
+		return model.State{}, nil, p.missing(e, refusal, err)
+	}
 	desired, notes, refusal := model.Build(in)
 	if refusal != nil {
-		return model.State{}, nil, refusal
+		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
 	if len(chosen) > 0 && len(in.NodeGroups) == 0 && len(desired.NodeRules) == 0 && s.ManageNodeRules && len(in.Instances) > 0 {
 		return model.State{}, nil, v1alpha1.Refuse(v1alpha1.GroupNotFound, "no security group of the nodes is known, to let the load balancer in at")
 	}
 	return desired, notes, nil
+}
+
+// missing has a refused Service looked at again later: what AWS lacks may come
+// without a word.
+func (p *Provider) missing(e *entry, refusal *v1alpha1.Refusal, err error) error {
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.again = time.Now().Add(snapshotAge + time.Second)
+	return refusal
+}
+
+// checkAllocations refuses Elastic IPs that do not exist, of those that the
+// load balancer does not have.
+func (p *Provider) checkAllocations(ctx context.Context, in *model.Input) (*v1alpha1.Refusal, error) {
+	unknown := slices.DeleteFunc(slices.Clone(in.Settings.Allocations), func(id string) bool {
+		return in.Observed.NLB != nil && slices.ContainsFunc(in.Observed.NLB.Mappings, func(m model.Mapping) bool { return m.Allocation == id })
+	})
+	if len(unknown) == 0 {
+		return nil, nil
+	}
+	out, err := call(ctx, p, p.EC2.DescribeAddresses, &ec2.DescribeAddressesInput{
+		Filters: []ec2types.Filter{{Name: awssdk.String("allocation-id"), Values: unknown}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range unknown {
+		if !slices.ContainsFunc(out.Addresses, func(address ec2types.Address) bool { return awssdk.ToString(address.AllocationId) == id }) {
+			return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%seip-allocations has %s, which is no Elastic IP of this account and region", settings.Prefix, id), nil
+		}
+	}
+	return nil, nil
 }
 
 // advance takes the steps to the desired state, those first that a plan for
@@ -398,7 +443,7 @@ func (p *Provider) finish(e *entry, state model.State, held *holding) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	done := held.clone()
-	done.state = state
+	done.state, done.raw = state, false
 	if state.NLB == nil && state.CLB == nil {
 		done.hostname = ""
 	}

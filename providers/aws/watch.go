@@ -113,7 +113,7 @@ func (p *Provider) watch(ctx context.Context) {
 		}
 		p.lookAtProvisioning(ctx)
 		at := time.Now()
-		for _, key := range p.keys(func(e *entry) bool { return !e.check.IsZero() && at.After(e.check) }) {
+		for _, key := range p.keys(func(e *entry) bool { return e.due(at) }) {
 			p.wake(key)
 		}
 		p.forgetNodes()
@@ -121,6 +121,15 @@ func (p *Provider) watch(ctx context.Context) {
 			p.wakeAll()
 		}
 	}
+}
+
+// due says whether it is time to look for what others changed, or made.
+func (e *entry) due(at time.Time) bool {
+	if !e.again.IsZero() && at.After(e.again) {
+		e.again = time.Time{}
+		return true
+	}
+	return !e.check.IsZero() && at.After(e.check)
 }
 
 // forgetNodes forgets the instances of nodes that are gone.
@@ -159,19 +168,19 @@ func (p *Provider) lookAtProvisioning(ctx context.Context) {
 		for i := range out.LoadBalancers {
 			lb := &out.LoadBalancers[i]
 			if lb.State != nil && lb.State.Code != elbv2types.LoadBalancerStateEnumProvisioning {
-				p.provisioned(waiting[*lb.LoadBalancerArn], *lb.LoadBalancerArn)
+				p.provisioned(waiting[*lb.LoadBalancerArn], lb)
 			}
 		}
 	}
 }
 
-// provisioned remembers that a load balancer is there.
-func (p *Provider) provisioned(key types.NamespacedName, arn string) {
+// provisioned remembers that a load balancer is there, or why it is not.
+func (p *Provider) provisioned(key types.NamespacedName, lb *elbv2types.LoadBalancer) {
 	p.mu.Lock()
 	e := p.entries[key]
-	if e != nil && e.held != nil && e.held.state.NLB != nil && e.held.ids[model.Piece{Kind: model.PieceNLB, Name: e.held.state.NLB.Name}] == arn {
+	if e != nil && e.held != nil && e.held.state.NLB != nil && e.held.ids[model.Piece{Kind: model.PieceNLB, Name: e.held.state.NLB.Name}] == *lb.LoadBalancerArn {
 		done := e.held.clone()
-		done.provisioning = false
+		done.provisioning, done.problem = provisioning(lb.State)
 		e.held = done
 	}
 	p.mu.Unlock()

@@ -24,6 +24,7 @@ func Plan(desired, observed *State) []Step {
 	p.targetGroupsIn()
 	p.networkIn()
 	p.listeners()
+	p.add(p.later...)
 	p.classicIn()
 
 	p.deregister()
@@ -39,6 +40,8 @@ type planner struct {
 	// replacing says why the NLB that is there cannot become the desired one.
 	replacing string
 	steps     []Step
+	// later are steps that follow those of the listeners.
+	later []Step
 }
 
 func (p *planner) add(steps ...Step) { p.steps = append(p.steps, steps...) }
@@ -184,11 +187,16 @@ func (p *planner) targetGroupsIn() {
 		if desired.Health != observed.Health {
 			p.add(SetHealth{desired.Name, desired.Protocol, desired.Health})
 		}
-		if set := changed(desired.Attributes, observed.Attributes, targetGroupDefaults(desired)); len(set) > 0 {
-			p.add(SetTargetGroupAttributes{desired.Name, set})
-		}
 		for targets := range slices.Chunk(without(desired.Targets, observed.Targets), chunk) {
 			p.add(Register{desired.Name, targets})
+		}
+		if set := changed(desired.Attributes, observed.Attributes, targetGroupDefaults(desired)); len(set) > 0 {
+			step := SetTargetGroupAttributes{desired.Name, set}
+			if set["stickiness.enabled"] == "true" {
+				p.later = append(p.later, step) // the listener may speak TLS so far, which has none
+				continue
+			}
+			p.add(step)
 		}
 	}
 }
