@@ -375,10 +375,15 @@ func faultsOfAWS(w *world, a *amazon) {
 			"clb": {"CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "CreateLoadBalancer", "ConfigureHealthCheck", "RegisterInstancesWithLoadBalancer"},
 		} {
 			for j, action := range actions {
+				a.Proxy.Calls()
 				a.Proxy.Fail(moto.Once(action, fault))
 				name := fmt.Sprintf("%s-%d-%d", kind, i, j)
 				w.service(name, class("heraldlb.io/"+kind))
 				w.inInventory(a, kind+" "+w.hostname(name))
+				hit := func(call moto.Call) bool { return call.Action == action && call.Status == fault.Status }
+				if calls := a.Proxy.Calls(); !slices.ContainsFunc(calls, hit) {
+					w.Errorf("%s: no %s went wrong in %s", name, action, moto.Tally(calls))
+				}
 			}
 		}
 	}
