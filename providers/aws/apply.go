@@ -261,7 +261,9 @@ func (a *applier) takeNLB(ctx context.Context, step model.Step) error {
 		}
 		_, err = call(ctx, a.Provider, a.ELBV2.ModifyLoadBalancerAttributes, in)
 	case model.SetMappings:
-		_, err = call(ctx, a.Provider, a.ELBV2.SetSubnets, &elbv2.SetSubnetsInput{LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings)})
+		_, err = call(ctx, a.Provider, a.ELBV2.SetSubnets, &elbv2.SetSubnetsInput{
+			LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings), IpAddressType: addressType(step.DualStack),
+		})
 	case model.SetGroups:
 		_, err = call(ctx, a.Provider, a.ELBV2.SetSecurityGroups, &elbv2.SetSecurityGroupsInput{LoadBalancerArn: a.nlb(step.Name), SecurityGroups: a.groups(step.Groups)})
 	case model.SetDualStack:

@@ -3,7 +3,7 @@ package aws
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -140,32 +140,34 @@ func (p *Provider) held(e *entry) *holding {
 // recall returns what AWS holds for a Service, observing it when that is not
 // known. sure is false when AWS may not show all of it yet.
 func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bool, err error) {
+	now := time.Now()
 	p.mu.Lock()
-	held, written, touched := e.held, e.written, e.touched
+	held, sure = e.held, true
 	if held == nil && e.left != nil {
 		held = e.left.held
+	}
+	after := now.Add(-snapshotAge)
+	if e.touched.After(after) {
+		after = e.touched
+	}
+	if soon := e.written.Add(settle); now.Before(soon) {
+		sure = false
+	} else if soon.After(after) {
+		after = soon // what is read from then on is the proof
 	}
 	p.mu.Unlock()
 	if held != nil {
 		return held, true, nil
 	}
-	since := touched
-	if soon := written.Add(settle); time.Now().After(soon) && soon.After(since) {
-		since = soon // what is read from then on is the proof
-	}
-	begun := time.Now()
-	held, err = p.observe(ctx, e.identity, since)
+	held, err = p.observe(ctx, e.identity, after)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
-		p.mu.Lock()
 		e.touched = time.Now() // what was read may be out of date, and the cause
-		p.mu.Unlock()
 		return nil, false, err
 	}
-	sure = begun.Sub(written) >= settle
 	if sure || !held.state.Empty() {
-		p.mu.Lock()
 		e.held = held
-		p.mu.Unlock()
 	}
 	return held, sure, nil
 }
@@ -174,14 +176,13 @@ func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bo
 func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node) error {
 	p.mu.Lock()
 	e.ips = s.TargetIPs
-	due := !e.check.IsZero() && time.Now().After(e.check)
-	if due {
+	if !e.check.IsZero() && time.Now().After(e.check) {
 		e.held, e.left = nil, nil
 	}
 	known := e.held != nil
 	p.mu.Unlock()
 
-	held, _, err := p.recallFor(ctx, e, due)
+	held, sure, err := p.recall(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -213,7 +214,23 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		return err
 	}
 	p.tell(e, service, s, notes)
+	if !sure {
+		return p.lookAgain(e)
+	}
 	return nil
+}
+
+// lookAgain has a Service observed once more when what it had may not have
+// been all there to see: something that was just made for it, and is not
+// wanted any more. Who has all that it needs after a restart needs no such look.
+func (p *Provider) lookAgain(e *entry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !e.written.After(p.started) {
+		return nil
+	}
+	e.check = e.written.Add(settle)
+	return &unfinished{time.Until(e.check) + time.Millisecond, errors.New("looking again whether something else is left")}
 }
 
 // needsFresh says whether a step should not be taken by what all Services know
@@ -224,23 +241,6 @@ func needsFresh(step model.Step) bool {
 		return false
 	}
 	return true
-}
-
-// recallFor is recall, by an inventory that may be shared with others when it
-// is only to look for others' changes.
-func (p *Provider) recallFor(ctx context.Context, e *entry, due bool) (*holding, bool, error) {
-	if !due {
-		return p.recall(ctx, e)
-	}
-	p.mu.Lock()
-	touched := e.touched
-	p.mu.Unlock()
-	since := time.Now().Add(-snapshotAge)
-	if touched.After(since) {
-		since = touched
-	}
-	held, err := p.observe(ctx, e.identity, since)
-	return held, true, err
 }
 
 // observedFor is what there is as a plan for the desired state sees it.
@@ -342,7 +342,7 @@ func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Servic
 			// Something else is wanted now: see first how far that plan came.
 			e.held, e.left = nil, nil
 			p.mu.Unlock()
-			return &unfinished{time.Millisecond, fmt.Errorf("observing anew")}
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
 		}
 		steps, held, since = left.steps, left.held, left.since
 	}
@@ -491,7 +491,7 @@ func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service
 		if !reflect.DeepEqual(left.desired, nothing) {
 			e.held, e.left = nil, nil
 			p.mu.Unlock()
-			return &unfinished{time.Millisecond, fmt.Errorf("observing anew")}
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
 		}
 		plan = left
 	}
@@ -504,7 +504,7 @@ func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service
 		e.held = nil
 		wait := settle - time.Since(e.written)
 		p.mu.Unlock()
-		return &unfinished{max(wait, 0) + time.Millisecond, fmt.Errorf("looking again whether anything is left")}
+		return &unfinished{max(wait, 0) + time.Millisecond, errors.New("looking again whether anything is left")}
 	}
 	return nil
 }
