@@ -252,6 +252,7 @@ func (a *applier) takeNLB(ctx context.Context, step model.Step) error {
 		_, err = call(ctx, a.Provider, a.ELBV2.DeleteLoadBalancer, &elbv2.DeleteLoadBalancerInput{LoadBalancerArn: a.nlb(step.Name)})
 		if err == nil {
 			a.forget(model.PieceNLB, step.Name)
+			delete(a.hostnames, NLB)
 			maps.DeleteFunc(a.ids, func(piece model.Piece, _ string) bool { return piece.Kind == model.PieceListener })
 		}
 	case model.SetNLBAttributes:
@@ -290,7 +291,7 @@ func (a *applier) createNLB(ctx context.Context, nlb *model.NLB) error {
 	}
 	made := &out.LoadBalancers[0]
 	a.learn(model.PieceNLB, nlb.Name, made.LoadBalancerArn)
-	a.hostname = awssdk.ToString(made.DNSName)
+	a.hostnames[NLB] = awssdk.ToString(made.DNSName)
 	a.provisioning, a.problem = provisioning(made.State)
 	return nil
 }

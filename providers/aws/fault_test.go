@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancing"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
@@ -251,8 +253,9 @@ func TestEveryWayLeadsThere(t *testing.T) {
 				w.cloud.Heal()
 				time.Sleep(time.Duration(random.IntN(120)) * time.Second)
 			}
-			w.ensure(last)
+			status := w.ensure(last)
 			time.Sleep(10 * time.Minute)
+			w.checkHostname(last, status)
 			if diff := cmp.Diff(lasting(direct[last]), lasting(w.cloud.String())); diff != "" {
 				t.Errorf("seed %d, way %v: -direct +got\n%s", seed, way, diff)
 			}
@@ -279,4 +282,21 @@ func lasting(state string) []string {
 		kind, _, _ := strings.Cut(line, " ")
 		return (kind == "attribute" || kind == "policy") && slices.ContainsFunc(effectless, func(text string) bool { return strings.Contains(line, text) })
 	})
+}
+
+// checkHostname checks that a status has the name of the load balancer of the
+// type that the Service asks for.
+func (w *world) checkHostname(s *corev1.Service, status *corev1.LoadBalancerStatus) {
+	w.t.Helper()
+	var name string
+	if w.provider.typeOf(s) == NLB {
+		out := must[*elbv2.DescribeLoadBalancersOutput](w.t)(w.cloud.ELBV2().DescribeLoadBalancers(w.t.Context(), &elbv2.DescribeLoadBalancersInput{}))
+		name = *out.LoadBalancers[0].DNSName
+	} else {
+		out := must[*elb.DescribeLoadBalancersOutput](w.t)(w.cloud.ELB().DescribeLoadBalancers(w.t.Context(), &elb.DescribeLoadBalancersInput{}))
+		name = *out.LoadBalancerDescriptions[0].DNSName
+	}
+	if len(status.Ingress) != 1 || status.Ingress[0].Hostname != name {
+		w.t.Errorf("%v does not say %s", status, name)
+	}
 }

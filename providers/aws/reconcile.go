@@ -95,7 +95,7 @@ func (p *Provider) begin(service *corev1.Service) *entry {
 	e := p.entries[key]
 	if e == nil || e.identity.UID != string(service.UID) {
 		e = &entry{identity: p.identityOf(service), written: p.started}
-		if !servicehelper.HasLBFinalizer(service) && service.Annotations[settings.Prefix+"name"] == "" {
+		if !servicehelper.HasLBFinalizer(service) {
 			e.held = newHolding()
 		}
 		p.entries[key] = e
@@ -131,6 +131,11 @@ func (p *Provider) forget(e *entry) {
 func (p *Provider) held(e *entry) *holding {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return e.latest()
+}
+
+// latest is what is known of what AWS holds, be it in the middle of a plan.
+func (e *entry) latest() *holding {
 	if e.held == nil && e.left != nil {
 		return e.left.held
 	}
@@ -142,10 +147,7 @@ func (p *Provider) held(e *entry) *holding {
 func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bool, err error) {
 	now := time.Now()
 	p.mu.Lock()
-	held, sure = e.held, true
-	if held == nil && e.left != nil {
-		held = e.left.held
-	}
+	held, sure = e.latest(), true
 	after := now.Add(-snapshotAge)
 	if e.touched.After(after) {
 		after = e.touched
@@ -187,13 +189,13 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		return err
 	}
 	// What is known is first looked at with what all Services know, be it old.
-	desired, notes, err := p.build(ctx, e, s, nodes, held, known)
+	desired, notes, err := p.build(ctx, e, service, s, nodes, held, known)
 	if err != nil {
 		return err
 	}
 	observed := p.observedFor(e, &desired, held)
 	if known && slices.ContainsFunc(model.Plan(&desired, &observed), needsFresh) {
-		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
@@ -205,15 +207,15 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
 			return err
 		}
-		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
 	}
+	p.tell(e, service, s, &desired, notes)
 	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
 		return err
 	}
-	p.tell(e, service, s, notes)
 	if !sure {
 		return p.lookAgain(e)
 	}
@@ -260,7 +262,7 @@ func (p *Provider) observedFor(e *entry, desired *model.State, held *holding) mo
 
 // build says what there should be, given what there is. When old will do, what
 // all Services share is not read again.
-func (p *Provider) build(ctx context.Context, e *entry, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (model.State, []string, error) {
+func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (model.State, []string, error) {
 	since := time.Now().Add(-snapshotAge)
 	if old {
 		since = time.Time{}
@@ -281,7 +283,7 @@ func (p *Provider) build(ctx context.Context, e *entry, s *settings.Settings, no
 		if in.Network.Prefixes, err = p.prefixes.get(ctx, since); err != nil {
 			return model.State{}, nil, err
 		}
-		in.Endpoints = p.endpoints(e.identity, s)
+		in.Endpoints = p.endpoints(service, s)
 	}
 	if refusal, err := p.checkAllocations(ctx, in); refusal != nil || err != nil {
 		return model.State{}, nil, p.missing(e, refusal, err)
@@ -444,9 +446,6 @@ func (p *Provider) finish(e *entry, state model.State, held *holding) {
 	defer p.mu.Unlock()
 	done := held.clone()
 	done.state, done.raw = state, false
-	if state.NLB == nil && state.CLB == nil {
-		done.hostname = ""
-	}
 	e.held, e.left = done, nil
 	if e.check.IsZero() || time.Now().After(e.check) {
 		e.check = time.Now().Add(checkEvery/2 + rand.N(checkEvery))
@@ -532,12 +531,8 @@ func (p *Provider) shares(identity model.Identity, group string) bool {
 
 // endpoints are the addresses of pods by the port of the Service: those that
 // are ready, or if there are none, those that still serve.
-func (p *Provider) endpoints(identity model.Identity, s *settings.Settings) map[int32][]netip.AddrPort {
-	service, err := p.services.Services(identity.Namespace).Get(identity.Name)
-	if err != nil {
-		return nil
-	}
-	objects, err := p.slices.GetIndexer().ByIndex(byService, identity.Namespace+"/"+identity.Name)
+func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[int32][]netip.AddrPort {
+	objects, err := p.slices.GetIndexer().ByIndex(byService, service.Namespace+"/"+service.Name)
 	if err != nil {
 		return nil
 	}
