@@ -252,6 +252,7 @@ func (a *applier) takeNLB(ctx context.Context, step model.Step) error {
 		_, err = call(ctx, a.Provider, a.ELBV2.DeleteLoadBalancer, &elbv2.DeleteLoadBalancerInput{LoadBalancerArn: a.nlb(step.Name)})
 		if err == nil {
 			a.forget(model.PieceNLB, step.Name)
+			delete(a.hostnames, NLB)
 			maps.DeleteFunc(a.ids, func(piece model.Piece, _ string) bool { return piece.Kind == model.PieceListener })
 		}
 	case model.SetNLBAttributes:
@@ -261,7 +262,9 @@ func (a *applier) takeNLB(ctx context.Context, step model.Step) error {
 		}
 		_, err = call(ctx, a.Provider, a.ELBV2.ModifyLoadBalancerAttributes, in)
 	case model.SetMappings:
-		_, err = call(ctx, a.Provider, a.ELBV2.SetSubnets, &elbv2.SetSubnetsInput{LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings)})
+		_, err = call(ctx, a.Provider, a.ELBV2.SetSubnets, &elbv2.SetSubnetsInput{
+			LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings), IpAddressType: addressType(step.DualStack),
+		})
 	case model.SetGroups:
 		_, err = call(ctx, a.Provider, a.ELBV2.SetSecurityGroups, &elbv2.SetSecurityGroupsInput{LoadBalancerArn: a.nlb(step.Name), SecurityGroups: a.groups(step.Groups)})
 	case model.SetDualStack:
@@ -288,7 +291,7 @@ func (a *applier) createNLB(ctx context.Context, nlb *model.NLB) error {
 	}
 	made := &out.LoadBalancers[0]
 	a.learn(model.PieceNLB, nlb.Name, made.LoadBalancerArn)
-	a.hostname = awssdk.ToString(made.DNSName)
+	a.hostnames[NLB] = awssdk.ToString(made.DNSName)
 	a.provisioning, a.problem = provisioning(made.State)
 	return nil
 }

@@ -28,6 +28,7 @@ func (a *applier) takeClassic(ctx context.Context, step model.Step) error {
 		return a.createCLB(ctx, step.CLB)
 	case model.DeleteCLB:
 		_, err = call(ctx, a.Provider, a.ELB.DeleteLoadBalancer, &elb.DeleteLoadBalancerInput{LoadBalancerName: &step.Name})
+		delete(a.hostnames, CLB)
 	case model.SetCLBAttributes:
 		_, err = call(ctx, a.Provider, a.ELB.ModifyLoadBalancerAttributes, &elb.ModifyLoadBalancerAttributesInput{
 			LoadBalancerName: &step.Name, LoadBalancerAttributes: classicAttributes(&step.Attributes),
@@ -105,7 +106,7 @@ func (a *applier) createCLB(ctx context.Context, clb *model.CLB) error {
 	if err != nil {
 		return err
 	}
-	a.hostname, a.provisioning, a.problem = awssdk.ToString(out.DNSName), false, ""
+	a.hostnames[CLB] = awssdk.ToString(out.DNSName)
 	return nil
 }
 

@@ -28,18 +28,23 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.entries[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}]
-	if e == nil || e.held == nil || e.held.hostname == "" {
+	if e == nil || e.latest() == nil {
+		return false, "", ""
+	}
+	held, lb := e.latest(), fmt.Sprintf("%s %s", e.told.kind.Title(), e.told.name)
+	hostname := held.hostnames[e.told.kind]
+	if hostname == "" {
 		return false, "", ""
 	}
 	ready, reason = true, v1alpha1.LoadBalancerMade
-	sentences := []string{fmt.Sprintf("Served at %s by the %s %s.", e.held.hostname, e.told.kind.Title(), e.told.name)}
-	if e.held.provisioning {
+	sentences := []string{fmt.Sprintf("Served at %s by the %s.", hostname, lb)}
+	if held.provisioning && e.told.kind == NLB {
 		ready, reason = false, v1alpha1.Provisioning
-		sentences[0] = fmt.Sprintf("AWS is making the %s %s; its name %s may not resolve yet.", e.told.kind.Title(), e.told.name, e.held.hostname)
+		sentences[0] = fmt.Sprintf("AWS is making the %s; its name %s may not resolve yet.", lb, hostname)
 	}
-	if e.held.problem != "" {
+	if held.problem != "" && e.told.kind == NLB {
 		ready, reason = false, v1alpha1.SyncFailed
-		sentences[0] = fmt.Sprintf("AWS could not make the %s %s: %s.", e.told.kind.Title(), e.told.name, e.held.problem)
+		sentences[0] = fmt.Sprintf("AWS could not make the %s: %s.", lb, held.problem)
 	}
 	for _, port := range e.told.rejected {
 		ready, reason = false, v1alpha1.PortNotServed
@@ -51,10 +56,10 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // tell remembers what there is to say, and says what is news about annotations.
-func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, notes []string) {
+func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, desired *model.State, notes []string) {
 	ignored := slices.Concat(s.Ignored, notes)
 	p.mu.Lock()
-	e.told = explanation{kind: s.Kind, name: nameOf(e.held), rejected: s.Rejected, ignored: ignored}
+	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, ignored: ignored}
 	p.mu.Unlock()
 	var said string
 	if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil {
@@ -67,16 +72,11 @@ func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings,
 	}
 }
 
-func nameOf(held *holding) string {
-	switch {
-	case held == nil:
-		return ""
-	case held.state.NLB != nil:
-		return held.state.NLB.Name
-	case held.state.CLB != nil:
-		return held.state.CLB.Name
+func nameOf(state *model.State) string {
+	if state.NLB != nil {
+		return state.NLB.Name
 	}
-	return ""
+	return state.CLB.Name
 }
 
 // announce says before a load balancer goes that another one follows, and why.

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancing"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
@@ -125,6 +127,9 @@ func (w *world) attempt(ctx context.Context, op operation) error {
 	return err
 }
 
+// slow is an AWS that takes its time to show what was done.
+var slow = awsfake.Options{PageSize: 5, Delays: awsfake.Delays{Visible: 4 * time.Second, Known: 3 * time.Second, Gone: 4 * time.Second}}
+
 // errBroken is what a caller sees of a connection that breaks.
 var errBroken = errors.New("connection reset by peer")
 
@@ -145,17 +150,14 @@ var faults = []struct {
 // Whatever happens to one call of an operation, the next attempts lead to where
 // it leads when nothing happens, and deletion leaves nothing.
 func TestConvergesWhateverCallGoesWrong(t *testing.T) {
-	for _, slow := range []struct {
+	for _, cloud := range []struct {
 		name    string
 		options awsfake.Options
-	}{
-		{"", awsfake.Options{}},
-		{"-slow", awsfake.Options{PageSize: 5, Delays: awsfake.Delays{Visible: 4 * time.Second, Known: 3 * time.Second, Gone: 4 * time.Second}}},
-	} {
+	}{{"", awsfake.Options{}}, {"-slow", slow}} {
 		for _, op := range operations {
-			t.Run(op.name+slow.name, func(t *testing.T) {
+			t.Run(op.name+cloud.name, func(t *testing.T) {
 				t.Parallel()
-				want, left, calls := perform(t, op, slow.options, nil)
+				want, left, calls := perform(t, op, cloud.options, nil)
 				if left != "" {
 					t.Fatalf("without faults, deletion leaves:\n%s", left)
 				}
@@ -165,7 +167,7 @@ func TestConvergesWhateverCallGoesWrong(t *testing.T) {
 				for _, fault := range faults {
 					for n := 1; n <= calls; n++ {
 						name := fmt.Sprintf("call %d of %d %s", n, calls, fault.name)
-						got, left, _ := perform(t, op, slow.options, func(w *world) {
+						got, left, _ := perform(t, op, cloud.options, func(w *world) {
 							f := fault.of(w)
 							f.Nth = n
 							w.cloud.Inject(f)
@@ -219,10 +221,14 @@ func TestEveryWayLeadsThere(t *testing.T) {
 		}
 		direct[station] = want
 	}
-	for seed := range uint64(300) {
+	for seed := range uint64(400) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, 4, awsfake.Options{})
+			options := awsfake.Options{}
+			if seed%2 == 1 {
+				options = slow
+			}
+			w := newWorld(t, 4, options)
 			empty := w.cloud.String()
 			var way []int
 			var last *corev1.Service
@@ -247,8 +253,9 @@ func TestEveryWayLeadsThere(t *testing.T) {
 				w.cloud.Heal()
 				time.Sleep(time.Duration(random.IntN(120)) * time.Second)
 			}
-			w.ensure(last)
+			status := w.ensure(last)
 			time.Sleep(10 * time.Minute)
+			w.checkHostname(last, status)
 			if diff := cmp.Diff(lasting(direct[last]), lasting(w.cloud.String())); diff != "" {
 				t.Errorf("seed %d, way %v: -direct +got\n%s", seed, way, diff)
 			}
@@ -275,4 +282,21 @@ func lasting(state string) []string {
 		kind, _, _ := strings.Cut(line, " ")
 		return (kind == "attribute" || kind == "policy") && slices.ContainsFunc(effectless, func(text string) bool { return strings.Contains(line, text) })
 	})
+}
+
+// checkHostname checks that a status has the name of the load balancer of the
+// type that the Service asks for.
+func (w *world) checkHostname(s *corev1.Service, status *corev1.LoadBalancerStatus) {
+	w.t.Helper()
+	var name string
+	if w.provider.typeOf(s) == NLB {
+		out := must[*elbv2.DescribeLoadBalancersOutput](w.t)(w.cloud.ELBV2().DescribeLoadBalancers(w.t.Context(), &elbv2.DescribeLoadBalancersInput{}))
+		name = *out.LoadBalancers[0].DNSName
+	} else {
+		out := must[*elb.DescribeLoadBalancersOutput](w.t)(w.cloud.ELB().DescribeLoadBalancers(w.t.Context(), &elb.DescribeLoadBalancersInput{}))
+		name = *out.LoadBalancerDescriptions[0].DNSName
+	}
+	if len(status.Ingress) != 1 || status.Ingress[0].Hostname != name {
+		w.t.Errorf("%v does not say %s", status, name)
+	}
 }

@@ -26,19 +26,22 @@ type holding struct {
 	raw bool
 	// ids has the ARN of each piece of the NLB and the ID of the group.
 	ids map[model.Piece]string
-	// hostname of the load balancer; provisioning says that it may not resolve yet.
-	hostname     string
+	// hostnames of the load balancers by type; provisioning says that that of
+	// the NLB may not resolve yet.
+	hostnames    map[Type]string
 	provisioning bool
 	// problem is what AWS says when it could not make it.
 	problem string
 }
 
-func newHolding() *holding { return &holding{ids: map[model.Piece]string{}} }
+func newHolding() *holding {
+	return &holding{ids: map[model.Piece]string{}, hostnames: map[Type]string{}}
+}
 
 // clone is a copy whose IDs can change; states are replaced, never changed.
 func (h *holding) clone() *holding {
 	copied := *h
-	copied.ids = maps.Clone(h.ids)
+	copied.ids, copied.hostnames = maps.Clone(h.ids), maps.Clone(h.hostnames)
 	return &copied
 }
 
@@ -130,7 +133,7 @@ func (o *observer) network(ctx context.Context) error {
 	}
 	o.state.NLB = nlb
 	o.ids[model.Piece{Kind: model.PieceNLB, Name: nlb.Name}] = arn
-	o.hostname = awssdk.ToString(lb.DNSName)
+	o.hostnames[NLB] = awssdk.ToString(lb.DNSName)
 	o.provisioning, o.problem = provisioning(lb.State)
 
 	attributes, err := call(ctx, o.Provider, o.ELBV2.DescribeLoadBalancerAttributes, &elbv2.DescribeLoadBalancerAttributesInput{LoadBalancerArn: &arn})
@@ -372,9 +375,7 @@ func (o *observer) classic(ctx context.Context) error {
 	}
 	withoutReserved(clb.Tags)
 	o.state.CLB = clb
-	if o.state.NLB == nil {
-		o.hostname = awssdk.ToString(lb.DNSName)
-	}
+	o.hostnames[CLB] = awssdk.ToString(lb.DNSName)
 	return nil
 }
 

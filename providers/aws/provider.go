@@ -186,7 +186,7 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if exists = !sure || !held.state.Empty(); !exists && service.UID == "" {
 		p.forget(e)
 	}
-	return statusOf(service, held.hostname, nil), exists, nil
+	return statusOf(service, held.hostnames[p.typeOf(service)], nil), exists, nil
 }
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer.
@@ -200,8 +200,8 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 	if err != nil && !errors.As(err, new(*unfinished)) {
 		return nil, err
 	}
-	if held := p.held(e); held != nil && held.hostname != "" {
-		return statusOf(service, held.hostname, s.Rejected), retryOf(err)
+	if held := p.held(e); held != nil && held.hostnames[s.Kind] != "" {
+		return statusOf(service, held.hostnames[s.Kind], s.Rejected), retryOf(err)
 	}
 	return nil, retryOf(err)
 }

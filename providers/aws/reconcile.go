@@ -3,7 +3,7 @@ package aws
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -95,7 +95,7 @@ func (p *Provider) begin(service *corev1.Service) *entry {
 	e := p.entries[key]
 	if e == nil || e.identity.UID != string(service.UID) {
 		e = &entry{identity: p.identityOf(service), written: p.started}
-		if !servicehelper.HasLBFinalizer(service) && service.Annotations[settings.Prefix+"name"] == "" {
+		if !servicehelper.HasLBFinalizer(service) {
 			e.held = newHolding()
 		}
 		p.entries[key] = e
@@ -131,6 +131,11 @@ func (p *Provider) forget(e *entry) {
 func (p *Provider) held(e *entry) *holding {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return e.latest()
+}
+
+// latest is what is known of what AWS holds, be it in the middle of a plan.
+func (e *entry) latest() *holding {
 	if e.held == nil && e.left != nil {
 		return e.left.held
 	}
@@ -140,32 +145,31 @@ func (p *Provider) held(e *entry) *holding {
 // recall returns what AWS holds for a Service, observing it when that is not
 // known. sure is false when AWS may not show all of it yet.
 func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bool, err error) {
+	now := time.Now()
 	p.mu.Lock()
-	held, written, touched := e.held, e.written, e.touched
-	if held == nil && e.left != nil {
-		held = e.left.held
+	held, sure = e.latest(), true
+	after := now.Add(-snapshotAge)
+	if e.touched.After(after) {
+		after = e.touched
+	}
+	if soon := e.written.Add(settle); now.Before(soon) {
+		sure = false
+	} else if soon.After(after) {
+		after = soon // what is read from then on is the proof
 	}
 	p.mu.Unlock()
 	if held != nil {
 		return held, true, nil
 	}
-	since := touched
-	if soon := written.Add(settle); time.Now().After(soon) && soon.After(since) {
-		since = soon // what is read from then on is the proof
-	}
-	begun := time.Now()
-	held, err = p.observe(ctx, e.identity, since)
+	held, err = p.observe(ctx, e.identity, after)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
-		p.mu.Lock()
 		e.touched = time.Now() // what was read may be out of date, and the cause
-		p.mu.Unlock()
 		return nil, false, err
 	}
-	sure = begun.Sub(written) >= settle
 	if sure || !held.state.Empty() {
-		p.mu.Lock()
 		e.held = held
-		p.mu.Unlock()
 	}
 	return held, sure, nil
 }
@@ -174,25 +178,24 @@ func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bo
 func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node) error {
 	p.mu.Lock()
 	e.ips = s.TargetIPs
-	due := !e.check.IsZero() && time.Now().After(e.check)
-	if due {
+	if !e.check.IsZero() && time.Now().After(e.check) {
 		e.held, e.left = nil, nil
 	}
 	known := e.held != nil
 	p.mu.Unlock()
 
-	held, _, err := p.recallFor(ctx, e, due)
+	held, sure, err := p.recall(ctx, e)
 	if err != nil {
 		return err
 	}
 	// What is known is first looked at with what all Services know, be it old.
-	desired, notes, err := p.build(ctx, e, s, nodes, held, known)
+	desired, notes, err := p.build(ctx, e, service, s, nodes, held, known)
 	if err != nil {
 		return err
 	}
 	observed := p.observedFor(e, &desired, held)
 	if known && slices.ContainsFunc(model.Plan(&desired, &observed), needsFresh) {
-		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
@@ -204,16 +207,32 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
 			return err
 		}
-		if desired, notes, err = p.build(ctx, e, s, nodes, held, false); err != nil {
+		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
 	}
+	p.tell(e, service, s, &desired, notes)
 	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
 		return err
 	}
-	p.tell(e, service, s, notes)
+	if !sure {
+		return p.lookAgain(e)
+	}
 	return nil
+}
+
+// lookAgain has a Service observed once more when what it had may not have
+// been all there to see: something that was just made for it, and is not
+// wanted any more. Who has all that it needs after a restart needs no such look.
+func (p *Provider) lookAgain(e *entry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !e.written.After(p.started) {
+		return nil
+	}
+	e.check = e.written.Add(settle)
+	return &unfinished{time.Until(e.check) + time.Millisecond, errors.New("looking again whether something else is left")}
 }
 
 // needsFresh says whether a step should not be taken by what all Services know
@@ -224,23 +243,6 @@ func needsFresh(step model.Step) bool {
 		return false
 	}
 	return true
-}
-
-// recallFor is recall, by an inventory that may be shared with others when it
-// is only to look for others' changes.
-func (p *Provider) recallFor(ctx context.Context, e *entry, due bool) (*holding, bool, error) {
-	if !due {
-		return p.recall(ctx, e)
-	}
-	p.mu.Lock()
-	touched := e.touched
-	p.mu.Unlock()
-	since := time.Now().Add(-snapshotAge)
-	if touched.After(since) {
-		since = touched
-	}
-	held, err := p.observe(ctx, e.identity, since)
-	return held, true, err
 }
 
 // observedFor is what there is as a plan for the desired state sees it.
@@ -260,7 +262,7 @@ func (p *Provider) observedFor(e *entry, desired *model.State, held *holding) mo
 
 // build says what there should be, given what there is. When old will do, what
 // all Services share is not read again.
-func (p *Provider) build(ctx context.Context, e *entry, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (model.State, []string, error) {
+func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (model.State, []string, error) {
 	since := time.Now().Add(-snapshotAge)
 	if old {
 		since = time.Time{}
@@ -281,7 +283,7 @@ func (p *Provider) build(ctx context.Context, e *entry, s *settings.Settings, no
 		if in.Network.Prefixes, err = p.prefixes.get(ctx, since); err != nil {
 			return model.State{}, nil, err
 		}
-		in.Endpoints = p.endpoints(e.identity, s)
+		in.Endpoints = p.endpoints(service, s)
 	}
 	if refusal, err := p.checkAllocations(ctx, in); refusal != nil || err != nil {
 		return model.State{}, nil, p.missing(e, refusal, err)
@@ -342,7 +344,7 @@ func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Servic
 			// Something else is wanted now: see first how far that plan came.
 			e.held, e.left = nil, nil
 			p.mu.Unlock()
-			return &unfinished{time.Millisecond, fmt.Errorf("observing anew")}
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
 		}
 		steps, held, since = left.steps, left.held, left.since
 	}
@@ -444,9 +446,6 @@ func (p *Provider) finish(e *entry, state model.State, held *holding) {
 	defer p.mu.Unlock()
 	done := held.clone()
 	done.state, done.raw = state, false
-	if state.NLB == nil && state.CLB == nil {
-		done.hostname = ""
-	}
 	e.held, e.left = done, nil
 	if e.check.IsZero() || time.Now().After(e.check) {
 		e.check = time.Now().Add(checkEvery/2 + rand.N(checkEvery))
@@ -491,7 +490,7 @@ func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service
 		if !reflect.DeepEqual(left.desired, nothing) {
 			e.held, e.left = nil, nil
 			p.mu.Unlock()
-			return &unfinished{time.Millisecond, fmt.Errorf("observing anew")}
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
 		}
 		plan = left
 	}
@@ -504,7 +503,7 @@ func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service
 		e.held = nil
 		wait := settle - time.Since(e.written)
 		p.mu.Unlock()
-		return &unfinished{max(wait, 0) + time.Millisecond, fmt.Errorf("looking again whether anything is left")}
+		return &unfinished{max(wait, 0) + time.Millisecond, errors.New("looking again whether anything is left")}
 	}
 	return nil
 }
@@ -532,12 +531,8 @@ func (p *Provider) shares(identity model.Identity, group string) bool {
 
 // endpoints are the addresses of pods by the port of the Service: those that
 // are ready, or if there are none, those that still serve.
-func (p *Provider) endpoints(identity model.Identity, s *settings.Settings) map[int32][]netip.AddrPort {
-	service, err := p.services.Services(identity.Namespace).Get(identity.Name)
-	if err != nil {
-		return nil
-	}
-	objects, err := p.slices.GetIndexer().ByIndex(byService, identity.Namespace+"/"+identity.Name)
+func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[int32][]netip.AddrPort {
+	objects, err := p.slices.GetIndexer().ByIndex(byService, service.Namespace+"/"+service.Name)
 	if err != nil {
 		return nil
 	}

@@ -24,8 +24,9 @@ const watchEvery = 15 * time.Second
 // woken when its nodes or endpoints change, when its load balancer has been
 // provisioned, and when it is time to look for others' changes.
 func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
-	p.wake = wake
-	p.started = time.Now()
+	p.mu.Lock()
+	p.wake, p.started = wake, time.Now()
+	p.mu.Unlock()
 	if !cache.WaitForNamedCacheSyncWithContext(ctx, p.nodes.HasSynced, p.slices.HasSynced) {
 		return ctx.Err()
 	}

@@ -39,7 +39,9 @@ type planner struct {
 	desired, observed *State
 	// replacing says why the NLB that is there cannot become the desired one.
 	replacing string
-	steps     []Step
+	// there are the listeners of the NLB that can become others.
+	there []Listener
+	steps []Step
 	// later are steps that follow those of the listeners.
 	later []Step
 }
@@ -281,10 +283,14 @@ func (p *planner) networkIn() {
 		observed = &NLB{Mappings: desired.Mappings, Groups: desired.Groups, DualStack: desired.DualStack, Tags: desired.Tags}
 	}
 	p.tags(PieceNLB, desired.Name, desired.Tags, observed.Tags)
-	if !sameMappings(desired.Mappings, observed.Mappings) {
-		p.add(SetMappings{desired.Name, desired.Mappings})
-	}
+	p.there = observed.Listeners
 	if desired.DualStack != observed.DualStack {
+		p.dropUnfit(desired.DualStack)
+	}
+	switch {
+	case !sameMappings(desired.Mappings, observed.Mappings):
+		p.add(SetMappings{desired.Name, desired.Mappings, desired.DualStack})
+	case desired.DualStack != observed.DualStack:
 		p.add(SetDualStack{desired.Name, desired.DualStack})
 	}
 	if !sameSet(desired.Groups, observed.Groups) {
@@ -295,6 +301,22 @@ func (p *planner) networkIn() {
 	}
 }
 
+// dropUnfit removes the listeners that keep an NLB from its new address
+// families: dualstack has no UDP, and IPv4 no targets by IPv6.
+func (p *planner) dropUnfit(dualStack bool) {
+	p.there = slices.DeleteFunc(slices.Clone(p.there), func(listener Listener) bool {
+		unfit := listener.Protocol == settings.UDP || listener.Protocol == settings.TCPUDP
+		if !dualStack {
+			group := p.observed.TargetGroup(listener.TargetGroup)
+			unfit = group != nil && group.IPv6
+		}
+		if unfit {
+			p.add(DeleteListener{listener.Port})
+		}
+		return unfit
+	})
+}
+
 func sameMappings(a, b []Mapping) bool {
 	return len(a) == len(b) && len(without(a, b)) == 0
 }
@@ -303,22 +325,18 @@ func (p *planner) listeners() {
 	if p.desired.NLB == nil {
 		return
 	}
-	var there []Listener
-	if p.observed.NLB != nil && p.replacing == "" {
-		there = p.observed.NLB.Listeners
-	}
 	for i := range p.desired.NLB.Listeners {
 		desired := &p.desired.NLB.Listeners[i]
 		observed := &Listener{}
-		if at := slices.IndexFunc(there, func(l Listener) bool { return l.Port == desired.Port }); at >= 0 {
-			observed = &there[at]
+		if at := slices.IndexFunc(p.there, func(l Listener) bool { return l.Port == desired.Port }); at >= 0 {
+			observed = &p.there[at]
 		}
 		p.listener(desired, observed)
 	}
-	for i := range there {
-		gone := !slices.ContainsFunc(p.desired.NLB.Listeners, func(l Listener) bool { return l.Port == there[i].Port })
+	for i := range p.there {
+		gone := !slices.ContainsFunc(p.desired.NLB.Listeners, func(l Listener) bool { return l.Port == p.there[i].Port })
 		if gone {
-			p.add(DeleteListener{there[i].Port})
+			p.add(DeleteListener{p.there[i].Port})
 		}
 	}
 }

@@ -76,10 +76,11 @@ type (
 		Name       string
 		Attributes map[string]string
 	}
-	// SetMappings says in which subnets an NLB is.
+	// SetMappings says in which subnets an NLB is, and its address families.
 	SetMappings struct {
-		Name     string
-		Mappings []Mapping
+		Name      string
+		Mappings  []Mapping
+		DualStack bool
 	}
 	// SetGroups says in which security groups an NLB is.
 	SetGroups struct {
@@ -238,7 +239,7 @@ func (s SetNLBAttributes) String() string {
 	return fmt.Sprintf("set attributes of %s: %s", s.Name, equalities(s.Attributes))
 }
 func (s SetMappings) String() string {
-	return fmt.Sprintf("set subnets of %s: %s", s.Name, mappings(s.Mappings))
+	return fmt.Sprintf("set subnets of %s: %s, dualstack %t", s.Name, mappings(s.Mappings), s.DualStack)
 }
 func (s SetGroups) String() string {
 	return fmt.Sprintf("set groups of %s: %s", s.Name, words(s.Groups))

@@ -267,7 +267,7 @@ func TestWhatSaysNothingIsTold(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for value, want := range map[string]Choice{
-		"": {Kind: Network}, "nlb": {Kind: Network}, " nlb ": {Kind: Network}, "clb": {Kind: Classic}, "elb": {Kind: Classic},
+		"": {Kind: Network}, "nlb": {Kind: Network}, "clb": {Kind: Classic}, "elb": {Kind: Classic},
 		"external": {Others: true}, "nlb-ip": {Others: true},
 	} {
 		if got := Choose(service(texts{"type": value}), Network); got != want {
