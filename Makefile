@@ -83,6 +83,11 @@ bench-bgp: ## What BGP costs: many routes to a router, and failures (root; ROUTE
 	@$(MAKE) --no-print-directory kubernetes >&2
 	@go -C test/e2e run ./bench/bgp -routes '$(or $(ROUTES),1000$(comma)10000$(comma)100000)' -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-bgp
 
+.PHONY: bench-aws
+bench-aws: ## What load balancers in AWS cost in calls, against moto (root; SERVICES=50)
+	@$(MAKE) --no-print-directory kubernetes >&2
+	@go -C test/e2e run ./bench/aws -services '$(or $(SERVICES),50)' -logs $(CURDIR)/$(LOGS)/bench-aws
+
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called
 	@hack/vuln

@@ -5,6 +5,7 @@ package cloudconfig
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -29,9 +30,20 @@ const (
 // The providers.
 const (
 	ProviderBareMetal = "baremetal"
+	ProviderAWS       = "aws"
 )
 
-var providers = []string{ProviderBareMetal}
+// The types of provider aws.
+const (
+	TypeNLB = "nlb"
+	TypeCLB = "clb"
+)
+
+// types are those of each provider; no type is "".
+var types = map[string][]string{
+	ProviderAWS:       {TypeNLB, TypeCLB},
+	ProviderBareMetal: {""},
+}
 
 // CloudConfig is the file.
 type CloudConfig struct {
@@ -43,12 +55,33 @@ type CloudConfig struct {
 	Default *string `json:"default,omitempty"`
 	// Classes by the loadBalancerClass that Services name.
 	Classes map[string]Class `json:"classes,omitempty"`
+	// AWS is read when a class has provider aws, or when it is there at all:
+	// then the node controllers can run.
+	AWS *AWS `json:"aws,omitempty"`
 }
 
 // Class is what serves the Services of a class.
 type Class struct {
-	// Provider: baremetal.
+	// Provider: aws or baremetal.
 	Provider string `json:"provider"`
+	// Type is the load balancer of provider aws: nlb, or clb for a Classic ELB.
+	// Services without class can ask for the other one by annotation.
+	Type string `json:"type,omitempty"`
+}
+
+// UsesAWS says whether anything is wanted of AWS.
+func (c *CloudConfig) UsesAWS() bool { return c.AWS != nil || c.has(ProviderAWS) }
+
+// UsesBareMetal says whether a class is served on bare metal.
+func (c *CloudConfig) UsesBareMetal() bool { return c.has(ProviderBareMetal) }
+
+func (c *CloudConfig) has(provider string) bool {
+	for _, class := range c.Classes {
+		if class.Provider == provider {
+			return true
+		}
+	}
+	return false
 }
 
 // Default is the configuration without a file: bare metal alone, also for
@@ -105,10 +138,10 @@ func Parse(text []byte) (*CloudConfig, error) {
 		if problems := validation.IsQualifiedName(name); len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("classes: %q: %s", name, strings.Join(problems, ", ")))
 		}
-		if !slices.Contains(providers, class.Provider) {
-			errs = append(errs, fmt.Errorf("classes[%s].provider %q: want %s", name, class.Provider, strings.Join(providers, " or ")))
-		}
+		errs = append(errs, class.check(name))
 	}
+	errs = append(errs, config.checkAWS()...)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	messages := make([]string, len(errs))
 	for i, err := range errs {
 		messages[i] = err.Error()
@@ -118,4 +151,18 @@ func Parse(text []byte) (*CloudConfig, error) {
 		return nil, errors.New(strings.Join(messages, "; "))
 	}
 	return config, nil
+}
+
+func (c Class) check(name string) error {
+	allowed, ok := types[c.Provider]
+	if !ok {
+		return fmt.Errorf("classes[%s].provider %q: want %s", name, c.Provider, strings.Join(slices.Sorted(maps.Keys(types)), " or "))
+	}
+	if slices.Contains(allowed, c.Type) {
+		return nil
+	}
+	if allowed[0] == "" {
+		return fmt.Errorf("classes[%s].type %q: provider %s has no types", name, c.Type, c.Provider)
+	}
+	return fmt.Errorf("classes[%s].type %q: want %s", name, c.Type, strings.Join(allowed, " or "))
 }

@@ -1,6 +1,7 @@
 package cloudconfig
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,7 @@ import (
 const head = "apiVersion: config.heraldlb.io/v1alpha1\nkind: CloudConfig\n"
 
 func TestParse(t *testing.T) {
-	none, internal := "", "example.com/internal"
+	none, internal, nlb := "", "example.com/internal", ClassNLB
 	bareMetal := map[string]Class{ClassBareMetal: {Provider: ProviderBareMetal}}
 	for _, c := range []struct {
 		name, text string
@@ -25,6 +26,32 @@ func TestParse(t *testing.T) {
 			CloudConfig{Default: &none, Classes: bareMetal}},
 		{"another class", head + "default: example.com/internal\nclasses: {example.com/internal: {provider: baremetal}}\n",
 			CloudConfig{Default: &internal, Classes: map[string]Class{internal: {Provider: ProviderBareMetal}}}},
+		{"AWS alone", head + "clusterName: prod\ndefault: heraldlb.io/nlb\nclasses: {heraldlb.io/nlb: {provider: aws, type: nlb}}\n",
+			CloudConfig{ClusterName: "prod", Default: &nlb, Classes: map[string]Class{nlb: {Provider: ProviderAWS, Type: TypeNLB}}}},
+		{"AWS for the node controllers alone", head + "aws: {}\n", CloudConfig{Default: Default().Default, Classes: bareMetal, AWS: &AWS{}}},
+		{"all of AWS", head + `clusterName: prod
+classes:
+  heraldlb.io/bare-metal: {provider: baremetal}
+  heraldlb.io/nlb: {provider: aws, type: nlb}
+  heraldlb.io/clb: {provider: aws, type: clb}
+aws:
+  region: us-gov-west-1
+  vpcID: vpc-0123456789abcdef0
+  endpoint: http://127.0.0.1:5000
+  roleARN: arn:aws-us-gov:iam::123456789012:role/path/herald
+  nodeSecurityGroups: [sg-01234567, sg-0123456789abcdef0]
+  tags: {team: "a b", cost/centre: ""}
+`, CloudConfig{
+			ClusterName: "prod", Default: Default().Default,
+			Classes: map[string]Class{
+				ClassBareMetal: {Provider: ProviderBareMetal}, nlb: {Provider: ProviderAWS, Type: TypeNLB}, ClassCLB: {Provider: ProviderAWS, Type: TypeCLB},
+			},
+			AWS: &AWS{
+				Region: "us-gov-west-1", VPCID: "vpc-0123456789abcdef0", Endpoint: "http://127.0.0.1:5000",
+				RoleARN: "arn:aws-us-gov:iam::123456789012:role/path/herald", NodeSecurityGroups: []string{"sg-01234567", "sg-0123456789abcdef0"},
+				Tags: map[string]string{"team": "a b", "cost/centre": ""},
+			},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.want.APIVersion, c.want.Kind = APIVersion, Kind
@@ -59,6 +86,28 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 			[]string{"classes[heraldlb.io/bare-metal].provider", `"metal"`, "baremetal"}},
 		{"no provider", head + "classes: {heraldlb.io/bare-metal: {}}\n", []string{"classes[heraldlb.io/bare-metal].provider", `""`}},
 		{"class that no Service can have", head + "default: \"\"\nclasses: {\"a b\": {provider: baremetal}}\n", []string{"classes", `"a b"`}},
+		{"type of bare metal", head + "classes: {heraldlb.io/bare-metal: {provider: baremetal, type: nlb}}\n",
+			[]string{"classes[heraldlb.io/bare-metal].type", `"nlb"`}},
+		{"AWS without type", head + "default: \"\"\nclasses: {a/b: {provider: aws}}\n", []string{"classes[a/b].type", `""`, "nlb", "clb"}},
+		{"AWS of another type", head + "default: \"\"\nclasses: {a/b: {provider: aws, type: alb}}\n", []string{"classes[a/b].type", `"alb"`, "nlb", "clb"}},
+		{"cluster name that no tag can have", head + "clusterName: a b\naws: {}\n", []string{"clusterName", `"a b"`}},
+		{"unknown field of AWS", head + "aws: {regoin: x}\n", []string{"regoin"}},
+		{"region", head + "aws: {region: Frankfurt}\n", []string{"aws.region", `"Frankfurt"`, "eu-central-1"}},
+		{"zone for region", head + "aws: {region: eu-central-1a}\n", []string{"aws.region"}},
+		{"VPC", head + "aws: {vpcID: my-vpc}\n", []string{"aws.vpcID", `"my-vpc"`}},
+		{"endpoint without scheme", head + "aws: {endpoint: 127.0.0.1:5000}\n", []string{"aws.endpoint", `"127.0.0.1:5000"`}},
+		{"endpoint of another scheme", head + "aws: {endpoint: ftp://a}\n", []string{"aws.endpoint"}},
+		{"endpoint with a password", head + "aws: {endpoint: https://a:b@c}\n", []string{"aws.endpoint"}},
+		{"role", head + "aws: {roleARN: herald}\n", []string{"aws.roleARN", `"herald"`, "arn:aws:iam::"}},
+		{"user for role", head + "aws: {roleARN: arn:aws:iam::123456789012:user/herald}\n", []string{"aws.roleARN"}},
+		{"group", head + "aws: {nodeSecurityGroups: [sg-01234567, nodes]}\n", []string{"aws.nodeSecurityGroups[1]", `"nodes"`}},
+		{"group twice", head + "aws: {nodeSecurityGroups: [sg-01234567, sg-01234567]}\n", []string{"aws.nodeSecurityGroups[1]"}},
+		{"tag of AWS", head + "aws: {tags: {AWS:x: y}}\n", []string{"aws.tags", `"AWS:x"`}},
+		{"tag of the cluster", head + "aws: {tags: {kubernetes.io/cluster/prod: owned}}\n", []string{"aws.tags", "kubernetes.io/cluster/prod"}},
+		{"tag without key", head + "aws: {tags: {\"\": y}}\n", []string{"aws.tags", `""`}},
+		{"value of a tag", head + "aws: {tags: {x: \"a*b\"}}\n", []string{"aws.tags[x]", `"a*b"`}},
+		{"too many tags", head + "aws: {tags: {" + manyTags(31) + "}}\n", []string{"aws.tags", "31", "30"}},
+		{"several of AWS", head + "aws: {region: x, vpcID: y, endpoint: z}\n", []string{"aws.region", "aws.vpcID", "aws.endpoint"}},
 		{"several", "apiVersion: x\nkind: CloudConfig\ndefault: a/b\nclasses: {c/d: {provider: e}, f/g: {provider: h}}\n",
 			[]string{`apiVersion "x"`, `default "a/b"`, "classes[c/d].provider", "classes[f/g].provider"}},
 	} {
@@ -76,6 +125,34 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func manyTags(count int) string {
+	tags := make([]string, count)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("k%d: v", i)
+	}
+	return strings.Join(tags, ", ")
+}
+
+func TestUses(t *testing.T) {
+	for _, c := range []struct {
+		text           string
+		metal, amazons bool
+	}{
+		{head, true, false},
+		{head + "aws: {}\n", true, true},
+		{head + "default: a/b\nclasses: {a/b: {provider: aws, type: nlb}}\n", false, true},
+		{head + "default: a/b\nclasses: {a/b: {provider: aws, type: nlb}, c/d: {provider: baremetal}}\n", true, true},
+	} {
+		config, err := Parse([]byte(c.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.UsesBareMetal() != c.metal || config.UsesAWS() != c.amazons {
+			t.Errorf("%s uses bare metal: %v, AWS: %v", c.text, config.UsesBareMetal(), config.UsesAWS())
+		}
 	}
 }
 
@@ -103,6 +180,7 @@ func TestLoad(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(head))
 	f.Add([]byte(head + "classes: {a/b: {provider: baremetal}, \"\": {provider: x}}\ndefault: a/b\n"))
+	f.Add([]byte(head + "classes: {a/b: {provider: aws, type: nlb}}\naws: {region: eu-central-1, tags: {a: b}}\n"))
 	f.Add([]byte("- a\n- b\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		config, err := Parse(text)

@@ -43,6 +43,15 @@ const (
 	LoadBalancerMade Reason = "LoadBalancerMade"
 	SyncFailed       Reason = "SyncFailed"
 
+	Provisioning         Reason = "Provisioning"
+	Releasing            Reason = "Releasing"
+	PortNotServed        Reason = "PortNotServed"
+	LoadBalancerReplaced Reason = "LoadBalancerReplaced"
+	AnnotationIgnored    Reason = "AnnotationIgnored"
+	TargetRefused        Reason = "TargetRefused"
+	SubnetsNotFound      Reason = "SubnetsNotFound"
+	GroupNotFound        Reason = "GroupNotFound"
+
 	AddressConflict    Reason = "AddressConflict"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
@@ -157,6 +166,14 @@ var Reasons = []ReasonDoc{
 	{SourceRangesCopied, "Service", "The annotation service.beta.kubernetes.io/load-balancer-source-ranges was copied into spec.loadBalancerSourceRanges, which is what kube-proxy enforces."},
 	{VirtualIPRemade, "Service", "The VirtualIP of an address in use was deleted and has been made again: to free an address, delete or change the Service."},
 	{LoadBalancerMade, "Service", "The load balancer is there; status.loadBalancer names it."},
+	{Provisioning, "Service", "The load balancer is being made; its name may not resolve yet."},
+	{Releasing, "Service", "The load balancer is being removed; the Service goes, or is no longer Herald's, when that is done."},
+	{PortNotServed, "Service", "A port has a protocol that this load balancer does not have; status.loadBalancer.ingress[].ports says which. The others are served."},
+	{LoadBalancerReplaced, "Service", "The load balancer has to be made anew, because what changed cannot be changed in place; the message says what."},
+	{AnnotationIgnored, "Service", "An annotation or a field is not known, or says nothing for this load balancer."},
+	{TargetRefused, "Service", "AWS does not take some of the nodes as targets; the others are served, and these are tried again."},
+	{SubnetsNotFound, "Service", "There is no subnet for the load balancer, or two of one zone; the message says what is there."},
+	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
 	{NoConflict, "Service", "The host that answered for the address as well is silent now."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},

@@ -9,7 +9,10 @@ const providerName = "herald"
 
 // cloud is Herald as the cloud provider app sees it. Load balancers are not
 // handed out here: our service controller knows the provider of each class.
-type cloud struct{}
+type cloud struct {
+	// instances are nil where no provider knows any.
+	instances cloudprovider.InstancesV2
+}
 
 var _ cloudprovider.Interface = cloud{}
 
@@ -19,7 +22,9 @@ func (cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return nil, fal
 
 func (cloud) Instances() (cloudprovider.Instances, bool) { return nil, false }
 
-func (cloud) InstancesV2() (cloudprovider.InstancesV2, bool) { return nil, false }
+func (c cloud) InstancesV2() (cloudprovider.InstancesV2, bool) {
+	return c.instances, c.instances != nil
+}
 
 func (cloud) Zones() (cloudprovider.Zones, bool) { return nil, false }
 

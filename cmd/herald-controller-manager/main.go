@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/app"
 	appconfig "k8s.io/cloud-provider/app/config"
@@ -66,33 +70,86 @@ func newCommand(stop <-chan struct{}) (command *cobra.Command, told *bool, err e
 	var flags cliflag.NamedFlagSets
 	flags.FlagSet("herald").StringVar(&namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases, and of the Secret that they share.")
 
-	config := &cloudconfig.CloudConfig{}
+	var wanted world
 	constructors := map[string]app.ControllerInitFuncConstructor{
 		names.ServiceLBController: {
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: func(_ app.ControllerInitContext, completed *appconfig.CompletedConfig, _ cloudprovider.Interface) app.InitFunc {
 				return func(ctx context.Context, _ controllermanagerapp.ControllerContext) (controller.Interface, bool, error) {
-					return nil, true, startService(ctx, completed, config, namespace)
+					return nil, true, startService(ctx, completed, wanted, namespace)
 				}
 			},
 		},
+		names.CloudNodeController: {
+			InitContext: app.ControllerInitContext{ClientName: component},
+			Constructor: app.StartCloudNodeControllerWrapper,
+		},
+		names.CloudNodeLifecycleController: {
+			InitContext: app.ControllerInitContext{ClientName: component},
+			Constructor: app.StartCloudNodeLifecycleControllerWrapper,
+		},
 	}
-	initialize := func(*appconfig.CompletedConfig) cloudprovider.Interface { return cloud{} }
+	app.ControllersDisabledByDefault.Insert(nodeControllers...)
+	initialize := func(*appconfig.CompletedConfig) cloudprovider.Interface {
+		return cloud{instances: wanted.amazon.instances()}
+	}
 	command = app.NewCloudControllerManagerCommand(opts, initialize, constructors, names.CCMControllerAliases(), flags, stop)
 	command.Use = component
-	command.Long = "herald-controller-manager gives Services of type LoadBalancer their addresses: it assigns virtual IPs from pools and chooses the nodes that may announce them."
+	command.Long = "herald-controller-manager gives Services of type LoadBalancer their load balancers: on bare metal it assigns virtual IPs from pools and chooses the nodes that may announce them, in AWS it makes Network and Classic Load Balancers."
 
 	run := command.RunE
 	command.RunE = func(command *cobra.Command, args []string) error {
-		loaded, err := load(opts)
+		config, err := load(opts)
 		if err != nil {
 			return err
 		}
-		*config = *loaded
+		wanted.config = config
+		if err := chooseControllers(constructors, opts.Generic.Controllers, config.UsesAWS()); err != nil {
+			return err
+		}
+		if wanted.amazon, err = connect(command.Context(), config, command.Flags().Changed("cluster-name")); err != nil {
+			return err
+		}
 		*told = true
 		return run(command, args)
 	}
 	return command, told, nil
+}
+
+// world is what we were told to work on.
+type world struct {
+	config *cloudconfig.CloudConfig
+	// amazon is nil when nothing is wanted of AWS.
+	amazon *amazon
+}
+
+// nodeControllers run only when --controllers names them: on bare metal there
+// is nothing for them to do, and beside another cloud provider they are its.
+var nodeControllers = []string{names.CloudNodeController, names.CloudNodeLifecycleController}
+
+// chooseControllers drops the node controllers that nobody named, which the
+// app would warn of, and refuses those that no provider can serve.
+func chooseControllers(constructors map[string]app.ControllerInitFuncConstructor, asked []string, instances bool) error {
+	full := make([]string, len(asked))
+	for i, name := range asked {
+		bare, off := strings.CutPrefix(name, "-")
+		if canonical, ok := names.CCMControllerAliases()[bare]; ok {
+			bare = canonical
+		}
+		full[i] = bare
+		if off {
+			full[i] = "-" + bare
+		}
+	}
+	for _, name := range nodeControllers {
+		switch {
+		case slices.Contains(full, name) && !instances:
+			return fmt.Errorf("--controllers: %s needs a provider that knows of instances: name a class of provider aws, or aws, in --cloud-config", name)
+		case !slices.Contains(full, name) && !slices.Contains(full, "-"+name):
+			delete(constructors, name)
+		}
+	}
+	return nil
 }
 
 // defaultOptions are the options of the cloud provider app with our defaults.
@@ -110,6 +167,9 @@ func defaultOptions() (*options.CloudControllerManagerOptions, error) {
 	opts.Generic.ClientConnection.Burst = 2000
 	// A worker spends its time waiting for the API server.
 	opts.ServiceController.ConcurrentServiceSyncs = 16
+	// Questions about instances that are asked at the same time are one request.
+	opts.NodeController.ConcurrentNodeSyncs = 100
+	opts.NodeLifecycleController.ConcurrentNodeLifecycleSyncs = 100
 	return opts, nil
 }
 
@@ -130,7 +190,7 @@ func load(opts *options.CloudControllerManagerOptions) (*cloudconfig.CloudConfig
 }
 
 // startService starts our service controller in place of the stock one.
-func startService(ctx context.Context, completed *appconfig.CompletedConfig, config *cloudconfig.CloudConfig, namespace string) error {
+func startService(ctx context.Context, completed *appconfig.CompletedConfig, wanted world, namespace string) error {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
@@ -139,28 +199,25 @@ func startService(ctx context.Context, completed *appconfig.CompletedConfig, con
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	herald, err := client.New(completed.Kubeconfig)
-	if err != nil {
-		return err
-	}
 	recorder := completed.EventBroadcaster.NewRecorder(scheme, corev1.EventSource{Component: component})
-	bareMetal, err := baremetal.New(baremetal.Options{
-		Client:    kube,
-		Herald:    herald,
-		Informers: completed.SharedInformers,
-		Recorder:  recorder,
-		Namespace: namespace,
-	})
-	if err != nil {
-		return err
-	}
-	classes := service.Classes{ByName: map[string]service.Class{}, Default: *config.Default}
-	for name := range config.Classes {
-		classes.ByName[name] = service.Class{Provider: bareMetal}
-	}
-	clusterName := config.ClusterName
+	clusterName := wanted.config.ClusterName
 	if clusterName == "" {
 		clusterName = completed.ComponentConfig.KubeCloudShared.ClusterName
+	}
+	providers := map[string]cloudprovider.LoadBalancer{}
+	if wanted.config.UsesBareMetal() {
+		if providers[cloudconfig.ProviderBareMetal], err = bareMetal(completed, kube, recorder, namespace); err != nil {
+			return err
+		}
+	}
+	if wanted.amazon.serves() {
+		if providers[cloudconfig.ProviderAWS], err = wanted.amazon.provider(completed.SharedInformers, recorder, clusterName); err != nil {
+			return err
+		}
+	}
+	classes := service.Classes{ByName: map[string]service.Class{}, Default: *wanted.config.Default}
+	for name, class := range wanted.config.Classes {
+		classes.ByName[name] = service.Class{Provider: providers[class.Provider]}
 	}
 	service.RegisterMetrics()
 	services := service.New(service.Options{
@@ -178,4 +235,19 @@ func startService(ctx context.Context, completed *appconfig.CompletedConfig, con
 		}
 	}()
 	return nil
+}
+
+// bareMetal makes the provider of all classes that are served on bare metal.
+func bareMetal(completed *appconfig.CompletedConfig, kube kubernetes.Interface, recorder record.EventRecorder, namespace string) (cloudprovider.LoadBalancer, error) {
+	herald, err := client.New(completed.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return baremetal.New(baremetal.Options{
+		Client:    kube,
+		Herald:    herald,
+		Informers: completed.SharedInformers,
+		Recorder:  recorder,
+		Namespace: namespace,
+	})
 }

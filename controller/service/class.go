@@ -5,6 +5,18 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 )
 
+// Outsider is a provider that makes things outside the cluster. Its Services
+// get the finalizer service.kubernetes.io/load-balancer-cleanup before anything
+// is made, so that they outlive it: a Service without the finalizer has nothing
+// there.
+type Outsider interface{ Outside() }
+
+// Chooser is a provider that leaves some of the Services that name no class to
+// other controllers, because they say so in its own way.
+type Chooser interface {
+	Leaves(service *corev1.Service) bool
+}
+
 // Class is what a loadBalancerClass stands for.
 type Class struct {
 	// Provider serves the Services of the class.
@@ -31,14 +43,27 @@ func (c *Classes) Of(service *corev1.Service) (Class, bool) {
 		name = *service.Spec.LoadBalancerClass
 	}
 	class, ok := c.ByName[name]
-	return class, ok && name != ""
+	if !ok || name == "" || class.leaves(service) {
+		return Class{}, false
+	}
+	return class, true
+}
+
+// leaves says that the provider leaves a Service of no class to others.
+func (c *Class) leaves(service *corev1.Service) bool {
+	chooser, ok := c.Provider.(Chooser)
+	return ok && service.Spec.LoadBalancerClass == nil && chooser.Leaves(service)
 }
 
 // foreign says that another controller serves the Service: nothing of it is
 // ours, whatever traces it bears.
 func (c *Classes) foreign(service *corev1.Service) bool {
-	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Spec.LoadBalancerClass == nil {
+	if service.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return false
+	}
+	if service.Spec.LoadBalancerClass == nil {
+		byDefault, ok := c.ByName[c.Default]
+		return ok && byDefault.leaves(service)
 	}
 	_, ours := c.ByName[*service.Spec.LoadBalancerClass]
 	return !ours

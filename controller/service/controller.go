@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
@@ -215,24 +217,39 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 	if err != nil {
 		return err
 	}
-	status, err := provider.EnsureLoadBalancer(ctx, c.ClusterName, service, nodes)
-	if _, waits := errors.AsType[*api.RetryError](err); waits && status == nil {
+	known := service
+	if _, outside := provider.(Outsider); outside {
+		if desired, changed := guarded(service, metav1.Now()); changed {
+			if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
+				return err
+			}
+		}
+	}
+	// The provider sees the Service as it was: without the finalizer until now,
+	// it has nothing there, and nobody needs to look.
+	status, err := provider.EnsureLoadBalancer(ctx, c.ClusterName, known, nodes)
+	_, waits := errors.AsType[*api.RetryError](err)
+	if waits && status == nil {
 		return err
 	}
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
-	verdict := judge(status, err)
-	if explainer, ok := provider.(Explainer); ok && err == nil {
+	failure := err
+	if waits {
+		failure = nil // it is served; something else remains to be done
+	}
+	verdict := judge(status, failure)
+	if explainer, ok := provider.(Explainer); ok && failure == nil {
 		if ready, reason, message := explainer.Explain(service); reason != "" {
 			verdict.ready, verdict.reason, verdict.message = ready, reason, message
 		}
 	}
 	_, refused := errors.AsType[*v1alpha1.Refusal](err)
-	if err != nil && !refused && isReady(service) {
+	if failure != nil && !refused && isReady(service) {
 		return err // it is served all the same, and a passing fault is no news
 	}
-	written := c.write(ctx, service, status, verdict)
+	written := c.write(ctx, service, status, verdict, !marked(known))
 	if refused {
 		err = nil
 	}
@@ -244,24 +261,24 @@ func isReady(service *corev1.Service) bool {
 }
 
 // write brings the verdict into the Service's status, and tells it as an event
-// when it is news.
-func (c *Controller) write(ctx context.Context, service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict) error {
+// when it is news. first says that there was none before.
+func (c *Controller) write(ctx context.Context, service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict, first bool) error {
 	desired, changed := served(service, status, v, metav1.Now())
 	if !changed {
 		return nil
 	}
 	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
-	if done, err := c.patch(ctx, service, desired); err != nil || !done {
+	if patched, err := c.patch(ctx, service, desired); err != nil || patched == nil {
 		return err
 	}
-	if before == nil && v.ready {
+	if first && v.ready {
 		c.tellTakeover(service, desired)
 	}
 	if before != nil && before.Reason == string(v.reason) && (before.Message == v.message || waits[v.reason]) {
 		return nil
 	}
 	kind := corev1.EventTypeWarning
-	if v.ready {
+	if v.ready || v.reason == v1alpha1.Provisioning {
 		kind = corev1.EventTypeNormal
 	}
 	c.Recorder.Event(service, kind, string(v.reason), v.message)
@@ -290,26 +307,35 @@ func (c *Controller) tellTakeover(before, after *corev1.Service) {
 
 // release takes everything of ours from a Service that is not ours, or no
 // longer: first out of its status, so that no address is free while a Service
-// still shows it.
+// still shows it. The condition and the finalizer stay until all is gone.
 func (c *Controller) release(ctx context.Context, service *corev1.Service) error {
-	if c.Classes.foreign(service) {
+	guard := c.guards(service)
+	if c.Classes.foreign(service) && !guard {
 		return c.clean(ctx, service, nil)
 	}
-	marked := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady) != nil
 	held, err := c.held(ctx, service)
 	if err != nil {
 		return err
 	}
-	if !marked && !held {
+	if !marked(service) && !held && !guard {
 		return nil
 	}
-	if desired, changed := released(service); changed {
-		if done, err := c.patch(ctx, service, desired); err != nil || !done {
+	desired, changed := released(service, false)
+	if guard {
+		desired, changed = withdrawn(service, metav1.Now())
+	}
+	if changed {
+		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
 			return err
 		}
 	}
 	if err := c.clean(ctx, service, nil); err != nil {
-		return err
+		return c.lament(ctx, service, err)
+	}
+	if desired, changed := released(service, true); guard && changed {
+		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
+			return err
+		}
 	}
 	if service.DeletionTimestamp == nil {
 		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), "The Service is no longer Herald's to serve: its load balancer is gone.")
@@ -317,9 +343,44 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 	return nil
 }
 
+// lament writes down why the load balancer of a Service cannot be removed, if
+// it does not just take time.
+func (c *Controller) lament(ctx context.Context, service *corev1.Service, err error) error {
+	if _, waits := errors.AsType[*api.RetryError](err); waits || !c.guards(service) {
+		return err
+	}
+	v := verdict{reason: v1alpha1.SyncFailed, message: fmt.Sprintf("Its load balancer could not be removed, which will be tried again: %v", err)}
+	return errors.Join(err, c.write(ctx, service, nil, v, false))
+}
+
+// guards says that the finalizer on a Service is ours: there may be things
+// outside the cluster.
+func (c *Controller) guards(service *corev1.Service) bool {
+	if !servicehelper.HasLBFinalizer(service) {
+		return false
+	}
+	_, ours := c.Classes.Of(service)
+	for provider := range c.providers() {
+		if _, outside := provider.(Outsider); outside {
+			return ours || marked(service)
+		}
+	}
+	return false
+}
+
+// holders yields the providers that may have something for the Service.
+func (c *Controller) holders(service *corev1.Service) map[cloudprovider.LoadBalancer]bool {
+	all := c.providers()
+	maps.DeleteFunc(all, func(provider cloudprovider.LoadBalancer, _ bool) bool {
+		_, outside := provider.(Outsider)
+		return outside && service.UID != "" && !c.guards(service)
+	})
+	return all
+}
+
 // held says whether any provider has something for the Service.
 func (c *Controller) held(ctx context.Context, service *corev1.Service) (bool, error) {
-	for provider := range c.providers() {
+	for provider := range c.holders(service) {
 		_, exists, err := provider.GetLoadBalancer(ctx, c.ClusterName, service)
 		if err != nil || exists {
 			return exists, err
@@ -331,7 +392,7 @@ func (c *Controller) held(ctx context.Context, service *corev1.Service) (bool, e
 // clean has every provider but one give up what it has for the Service.
 func (c *Controller) clean(ctx context.Context, service *corev1.Service, but cloudprovider.LoadBalancer) error {
 	var errs []error
-	for provider := range c.providers() {
+	for provider := range c.holders(service) {
 		if provider == but {
 			continue
 		}
@@ -344,35 +405,40 @@ func (c *Controller) clean(ctx context.Context, service *corev1.Service, but clo
 	return errors.Join(errs...)
 }
 
-// patch writes the difference between the statuses, in one request. It is for
-// this very Service as we know it: what was decided for an older one, or for
-// one of the same name, is not written, and the newer one decided about anew.
-func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service) (done bool, err error) {
-	before := &corev1.Service{Status: service.Status}
-	after := &corev1.Service{ObjectMeta: metav1.ObjectMeta{UID: service.UID, ResourceVersion: service.ResourceVersion}, Status: desired.Status}
+// patch writes the difference between the finalizers and the statuses, in one
+// request, and returns the Service after it. It is for this very Service as we
+// know it: what was decided for an older one, or for one of the same name, is
+// not written, and the newer one decided about anew; then there is nothing to
+// return.
+func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service) (*corev1.Service, error) {
+	before := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Finalizers: service.Finalizers}, Status: service.Status}
+	after := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{UID: service.UID, ResourceVersion: service.ResourceVersion, Finalizers: desired.Finalizers},
+		Status:     desired.Status,
+	}
 	beforeJSON, err := json.Marshal(before)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	afterJSON, err := json.Marshal(after)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	patch, err := strategicpatch.CreateTwoWayMergePatch(beforeJSON, afterJSON, &corev1.Service{})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	patched, err := c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return false, nil // changed meanwhile: that is on its way to us
+		return nil, nil // changed meanwhile: that is on its way to us
 	}
 	if err != nil {
-		return false, fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
+		return nil, fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.written[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = patched.ResourceVersion
-	return true, nil
+	return patched, nil
 }
 
 // behind says whether the cached Service is older than our last write to it.

@@ -3,12 +3,14 @@ package service
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -70,13 +72,41 @@ func served(service *corev1.Service, status *corev1.LoadBalancerStatus, v verdic
 	return desired, !equality.Semantic.DeepEqual(service.Status, desired.Status)
 }
 
+// guarded returns the Service with the finalizer, and with a condition: who
+// has both is ours to clean up after.
+func guarded(service *corev1.Service, now metav1.Time) (desired *corev1.Service, changed bool) {
+	desired = service.DeepCopy()
+	if !servicehelper.HasLBFinalizer(desired) {
+		desired.Finalizers = append(desired.Finalizers, servicehelper.LoadBalancerCleanupFinalizer)
+	}
+	if !marked(desired) {
+		pending := verdict{reason: v1alpha1.Provisioning, message: "A load balancer is going to be made."}
+		meta.SetStatusCondition(&desired.Status.Conditions, pending.condition(now))
+	}
+	return desired, !equality.Semantic.DeepEqual(service, desired)
+}
+
+// marked says that the Service has a condition of ours.
+func marked(service *corev1.Service) bool {
+	return meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady) != nil
+}
+
+// withdrawn returns the Service as it is while its load balancer goes.
+func withdrawn(service *corev1.Service, now metav1.Time) (desired *corev1.Service, changed bool) {
+	leaving := verdict{reason: v1alpha1.Releasing, message: "Its load balancer is being removed."}
+	return served(service, &corev1.LoadBalancerStatus{}, leaving, now)
+}
+
 // released returns the Service without anything of ours.
-func released(service *corev1.Service) (desired *corev1.Service, changed bool) {
+func released(service *corev1.Service, guard bool) (desired *corev1.Service, changed bool) {
 	desired = service.DeepCopy()
 	desired.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceReady)
 	if len(desired.Status.Conditions) == 0 {
 		desired.Status.Conditions = nil
 	}
-	return desired, !equality.Semantic.DeepEqual(service.Status, desired.Status)
+	if guard {
+		desired.Finalizers = slices.DeleteFunc(desired.Finalizers, func(name string) bool { return name == servicehelper.LoadBalancerCleanupFinalizer })
+	}
+	return desired, !equality.Semantic.DeepEqual(service, desired)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/heraldlb/herald/annotations"
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/cloudconfig"
+	"github.com/heraldlb/herald/providers/aws/settings"
 )
 
 func annotationsPage() (string, error) {
@@ -32,7 +33,26 @@ func annotationsPage() (string, error) {
 		table([]string{"Annotation", "Value", "Without it", "What it does"}, own) +
 		"\n## Annotations of other providers\n\nThese say the same as one of Herald's, so that manifests written for others keep working. " +
 		"Two that disagree are an error that names both.\n\n" +
-		table([]string{"Annotation", "Of", "Read as", "Meaning"}, aliases), nil
+		table([]string{"Annotation", "Of", "Read as", "Meaning"}, aliases) +
+		"\n## Load balancers in AWS\n\nEach name follows `" + settings.Prefix + "`. A value that is not allowed is refused before anything is changed in AWS; " +
+		"an annotation that says nothing for the type of load balancer is named in an event.\n\n" +
+		table([]string{"Annotation", "Of", "Value", "Without it", "What it does"}, awsRows()), nil
+}
+
+func awsRows() [][]string {
+	var rows [][]string
+	for _, d := range settings.Declared {
+		var kinds []string
+		for _, kind := range d.On {
+			kinds = append(kinds, strings.ToUpper(string(kind)))
+		}
+		name := d.Name
+		if strings.HasSuffix(name, ".") {
+			name += "PROTOCOL-PORT"
+		}
+		rows = append(rows, []string{code(name), strings.Join(kinds, ", "), escape(d.Values.Text), escape(d.Default), escape(d.Doc)})
+	}
+	return rows
 }
 
 func reasonsPage() (string, error) {
@@ -96,7 +116,7 @@ func cloudConfigPage() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The file behind --cloud-config\n\n"+
 		"YAML, and optional: fields that are left out are as here, and so is all of it without a file.\n\n```yaml\n%s```\n", defaults)
-	for _, name := range []string{"CloudConfig", "Class"} {
+	for _, name := range []string{"CloudConfig", "Class", "AWS"} {
 		declared, ok := types[name]
 		if !ok {
 			return "", fmt.Errorf("package cloudconfig has no type %s", name)

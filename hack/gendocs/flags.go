@@ -13,6 +13,7 @@ import (
 var operatorFlags = []string{
 	"cloud-config", "cloud-provider", "namespace", "kubeconfig", "master",
 	"controllers", "concurrent-service-syncs", "cluster-name",
+	"concurrent-node-syncs", "node-status-update-frequency", "concurrent-node-lifecycle-syncs", "node-monitor-period",
 	"leader-elect", "leader-elect-lease-duration", "leader-elect-renew-deadline", "leader-elect-retry-period",
 	"leader-elect-resource-name", "leader-elect-resource-namespace",
 	"kube-api-qps", "kube-api-burst",

@@ -32,6 +32,12 @@ func run(crds, bin, out string) error {
 		"reasons.md":      reasonsPage,
 	}
 	var errs []error
+	policy, err := iamPolicy()
+	if err != nil {
+		errs = append(errs, fmt.Errorf("iam-policy.json: %w", err))
+	} else {
+		errs = append(errs, os.WriteFile(filepath.Join(out, "iam-policy.json"), []byte(policy), 0o644))
+	}
 	for name, page := range pages {
 		text, err := page()
 		if err != nil {

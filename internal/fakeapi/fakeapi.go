@@ -318,6 +318,9 @@ func (s *Server) update(r *request, current, object *unstructured.Unstructured) 
 	desired := current.DeepCopy()
 	if r.subresource == "status" {
 		setField(desired, "status", object.Object["status"])
+		if r.resource == core("services") {
+			desired.SetFinalizers(object.GetFinalizers()) // so does the real one, which leaves out the spec alone
+		}
 	} else {
 		status := desired.Object["status"]
 		generation := current.GetGeneration()

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -24,6 +25,9 @@ const (
 	controllerPort = 10258
 	speakerPort    = 7472
 )
+
+// ControllerHost is the host that the controller managers run in.
+const ControllerHost = controlPlane
 
 const heraldNamespace = "herald-system"
 
@@ -102,18 +106,41 @@ func (s *Sandbox) crdsEstablished(ctx context.Context) error {
 	return nil
 }
 
+// RunController starts the controller managers, in place of those that run, with
+// further arguments and environment. They take over when the Lease of those
+// before them has run out.
+func (s *Sandbox) RunController(ctx context.Context, args, env []string) error {
+	s.state.Config.ControllerArgs, s.state.Config.ControllerEnv = args, env
+	if err := s.writeState(); err != nil {
+		return err
+	}
+	for i := range s.state.Config.ControllerReplicas {
+		if err := s.Stop(ctx, controllerName(i)); err != nil && !errors.Is(err, ErrNoProcess) {
+			return err
+		}
+		if err := s.startController(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func controllerName(replica int) string {
+	if replica == 0 {
+		return controller
+	}
+	return fmt.Sprintf("%s-%d", controller, replica+1)
+}
+
 func (s *Sandbox) startController(ctx context.Context, replica int) error {
 	kubeconfig, err := s.heraldKubeconfig(ctx, "herald-controller-manager")
 	if err != nil {
 		return err
 	}
-	name := controller
-	if replica > 0 {
-		name = fmt.Sprintf("%s-%d", controller, replica+1)
-	}
 	port := controllerPort + replica
 	return s.startListening(ctx, port, Process{
-		Name: name, Host: controlPlane, UID: heraldUser, GID: heraldUser,
+		Name: controllerName(replica), Host: controlPlane, UID: heraldUser, GID: heraldUser,
+		Env: s.state.Config.ControllerEnv,
 		Args: append([]string{
 			s.heraldProgram("herald-controller-manager"),
 			"--cloud-provider=herald",

@@ -45,6 +45,9 @@ type Config struct {
 	// ControllerArgs and SpeakerArgs are further arguments of those programs;
 	// the ports stay those of the sandbox.
 	ControllerArgs, SpeakerArgs []string
+	// ControllerEnv is added to the controller managers' environment, as
+	// KEY=value.
+	ControllerEnv []string
 	// SpeakerCapabilities are granted to the speakers besides those of the
 	// DaemonSet.
 	SpeakerCapabilities []Capability

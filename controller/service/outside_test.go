@@ -1,0 +1,274 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/cloud-provider/api"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/internal/fakeapi"
+)
+
+const classOutside = "heraldlb.io/outside"
+
+// outside is a provider that makes things outside the cluster: a name for each
+// Service.
+type outside struct {
+	mu   sync.Mutex
+	held map[string]bool
+	// refuse and fail are what is said to those who ask for it or give it back.
+	refuse *v1alpha1.Refusal
+	fail   error
+	// sawFinalizer are the Services that came with it to their first attempt.
+	sawFinalizer []string
+}
+
+func (*outside) Outside() {}
+
+func (*outside) Leaves(service *corev1.Service) bool { return service.Annotations["type"] == "others" }
+
+func (*outside) GetLoadBalancerName(context.Context, string, *corev1.Service) string { return "" }
+
+func (o *outside) GetLoadBalancer(_ context.Context, _ string, service *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return nil, o.held[service.Name], nil
+}
+
+func (o *outside) EnsureLoadBalancer(_ context.Context, _ string, service *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.refuse != nil {
+		return nil, o.refuse
+	}
+	if servicehelper.HasLBFinalizer(service) && !o.held[service.Name] {
+		o.sawFinalizer = append(o.sawFinalizer, service.Name)
+	}
+	o.held[service.Name] = true
+	return &corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{Hostname: service.Name + ".example.com"}}}, nil
+}
+
+func (*outside) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	return nil
+}
+
+func (o *outside) EnsureLoadBalancerDeleted(_ context.Context, _ string, service *corev1.Service) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.fail != nil {
+		return o.fail
+	}
+	delete(o.held, service.Name)
+	return nil
+}
+
+func (o *outside) set(change func(*outside)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	change(o)
+}
+
+func (o *outside) has(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.held[name]
+}
+
+// scene is an API server with a controller of one provider.
+type scene struct {
+	*testing.T
+	ctx      context.Context
+	kube     kubernetes.Interface
+	api      *fakeapi.Server
+	provider *outside
+}
+
+func newScene(t *testing.T, byDefault string) *scene {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	s := &scene{T: t, ctx: ctx, api: fakeapi.New(t), provider: &outside{held: map[string]bool{}}}
+	var err error
+	if s.kube, err = kubernetes.NewForConfig(s.api.Config()); err != nil {
+		t.Fatal(err)
+	}
+	factory := informers.NewSharedInformerFactory(s.kube, 0)
+	controller := New(Options{
+		Client: s.kube, Informers: factory, Recorder: record.NewFakeRecorder(1000), Workers: 2,
+		Classes: Classes{ByName: map[string]Class{classOutside: {Provider: s.provider}}, Default: byDefault},
+	})
+	factory.Start(ctx.Done())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = controller.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; factory.Shutdown() })
+	return s
+}
+
+func (s *scene) create(name string, edit func(*corev1.Service)) {
+	s.Helper()
+	class := classOutside
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: &class, Ports: []corev1.ServicePort{{Port: 80}}},
+	}
+	if edit != nil {
+		edit(service)
+	}
+	if _, err := s.kube.CoreV1().Services("shop").Create(s.ctx, service, metav1.CreateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scene) update(name string, edit func(*corev1.Service)) {
+	s.Helper()
+	s.until("the update", func() bool {
+		service, err := s.kube.CoreV1().Services("shop").Get(s.ctx, name, metav1.GetOptions{})
+		if err != nil {
+			s.Fatal(err)
+		}
+		edit(service)
+		_, err = s.kube.CoreV1().Services("shop").Update(s.ctx, service, metav1.UpdateOptions{})
+		return err == nil
+	})
+}
+
+// get returns the Service; nil is that it is gone.
+func (s *scene) get(name string) *corev1.Service {
+	service, err := s.kube.CoreV1().Services("shop").Get(s.ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil
+	}
+	return service
+}
+
+func (s *scene) delete(name string) {
+	s.Helper()
+	if err := s.kube.CoreV1().Services("shop").Delete(s.ctx, name, metav1.DeleteOptions{}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scene) until(what string, is func() bool) {
+	s.Helper()
+	for !is() {
+		select {
+		case <-s.ctx.Done():
+			s.Fatalf("%s does not come", what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *scene) reason(name string) string {
+	service := s.get(name)
+	if service == nil {
+		return "gone"
+	}
+	condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	if condition == nil {
+		return "none"
+	}
+	return condition.Reason
+}
+
+// The finalizer is there before anything is made, and the Service goes only
+// when nothing is left.
+func TestWhatIsOutsideGoesBeforeTheService(t *testing.T) {
+	s := newScene(t, "")
+	s.create("web", nil)
+	s.until("the address", func() bool { return s.reason("web") == string(v1alpha1.AddressAssigned) })
+	if service := s.get("web"); !servicehelper.HasLBFinalizer(service) || service.Status.LoadBalancer.Ingress[0].Hostname != "web.example.com" {
+		t.Errorf("finalizers %v, status %v", service.Finalizers, service.Status.LoadBalancer)
+	}
+	if seen := s.provider.sawFinalizer; len(seen) > 0 {
+		t.Errorf("%v came with the finalizer, as if there might be something", seen)
+	}
+
+	s.provider.set(func(o *outside) { o.fail = errors.New("AccessDenied") })
+	s.delete("web")
+	s.until("the failure", func() bool { return s.reason("web") == string(v1alpha1.SyncFailed) })
+	if service := s.get("web"); len(service.Status.LoadBalancer.Ingress) > 0 {
+		t.Errorf("what is being deleted shows %v", service.Status.LoadBalancer.Ingress)
+	}
+	s.provider.set(func(o *outside) { o.fail = api.NewRetryError("not yet", 20*time.Millisecond) })
+	time.Sleep(100 * time.Millisecond)
+	if s.get("web") == nil {
+		t.Error("gone before what it has")
+	}
+	s.provider.set(func(o *outside) { o.fail = nil })
+	s.until("the end", func() bool { return s.get("web") == nil })
+	if s.provider.has("web") {
+		t.Error("something is left")
+	}
+}
+
+func TestAServiceOfAnotherTypeKeepsNothingOfOurs(t *testing.T) {
+	s := newScene(t, "")
+	s.create("web", nil)
+	s.until("the address", func() bool { return s.reason("web") == string(v1alpha1.AddressAssigned) })
+	s.update("web", func(service *corev1.Service) {
+		service.Spec.Type, service.Spec.LoadBalancerClass = corev1.ServiceTypeClusterIP, nil
+	})
+	s.until("the release", func() bool { return s.reason("web") == "none" && !servicehelper.HasLBFinalizer(s.get("web")) })
+	if s.provider.has("web") {
+		t.Error("something is left")
+	}
+}
+
+// A refused Service has the finalizer and goes all the same.
+func TestARefusedServiceCanBeDeleted(t *testing.T) {
+	s := newScene(t, "")
+	s.provider.set(func(o *outside) { o.refuse = v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "no") })
+	s.create("web", nil)
+	s.until("the refusal", func() bool { return s.reason("web") == string(v1alpha1.InvalidAnnotation) })
+	s.delete("web")
+	s.until("the end", func() bool { return s.get("web") == nil })
+}
+
+// Another controller beside us has Services without class, with the same
+// finalizer: they are not ours to touch, whatever there is in their names.
+func TestServicesOfOthersAreLeftAlone(t *testing.T) {
+	for _, c := range []struct {
+		name, byDefault string
+		edit            func(*corev1.Service)
+	}{
+		{"no class and no default", "", func(service *corev1.Service) { service.Spec.LoadBalancerClass = nil }},
+		{"left by the default provider", classOutside, func(service *corev1.Service) {
+			service.Spec.LoadBalancerClass, service.Annotations = nil, map[string]string{"type": "others"}
+		}},
+		{"a foreign class", classOutside, func(service *corev1.Service) {
+			class := "example.com/lb"
+			service.Spec.LoadBalancerClass = &class
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScene(t, c.byDefault)
+			s.provider.set(func(o *outside) { o.held["theirs"] = true })
+			s.create("theirs", func(service *corev1.Service) {
+				c.edit(service)
+				service.Finalizers = []string{servicehelper.LoadBalancerCleanupFinalizer}
+			})
+			s.create("ours", nil)
+			s.until("ours", func() bool { return s.reason("ours") == string(v1alpha1.AddressAssigned) })
+			s.delete("theirs")
+			time.Sleep(100 * time.Millisecond)
+			if service := s.get("theirs"); service == nil || !servicehelper.HasLBFinalizer(service) || s.reason("theirs") != "none" || !s.provider.has("theirs") {
+				t.Errorf("touched: %v, held %t", service, s.provider.has("theirs"))
+			}
+			writes := s.api.Writes()
+			if slices.ContainsFunc(writes, func(write string) bool { return write == "patch services/theirs/status" }) {
+				t.Errorf("written: %q", writes)
+			}
+		})
+	}
+}

@@ -1,0 +1,118 @@
+package aws
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/providers/aws/model"
+	"github.com/heraldlb/herald/providers/aws/settings"
+)
+
+// explanation is what there is to say of a Service that has a load balancer.
+type explanation struct {
+	kind     settings.Kind
+	name     string
+	rejected []settings.RejectedPort
+	ignored  []string
+}
+
+// Explain implements the service controller's Explainer.
+func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1.Reason, message string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.entries[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}]
+	if e == nil || e.latest() == nil {
+		return false, "", ""
+	}
+	held, lb := e.latest(), fmt.Sprintf("%s %s", e.told.kind.Title(), e.told.name)
+	hostname := held.hostnames[e.told.kind]
+	if hostname == "" {
+		return false, "", ""
+	}
+	ready, reason = true, v1alpha1.LoadBalancerMade
+	sentences := []string{fmt.Sprintf("Served at %s by the %s.", hostname, lb)}
+	if held.provisioning && e.told.kind == NLB {
+		ready, reason = false, v1alpha1.Provisioning
+		sentences[0] = fmt.Sprintf("AWS is making the %s; its name %s may not resolve yet.", lb, hostname)
+	}
+	if held.problem != "" && e.told.kind == NLB {
+		ready, reason = false, v1alpha1.SyncFailed
+		sentences[0] = fmt.Sprintf("AWS could not make the %s: %s.", lb, held.problem)
+	}
+	for _, port := range e.told.rejected {
+		ready, reason = false, v1alpha1.PortNotServed
+		sentences = append(sentences, capital(port.Why)+".")
+	}
+	return ready, reason, strings.Join(append(sentences, e.told.ignored...), " ")
+}
+
+func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
+
+// tell remembers what there is to say, and says what is news about annotations.
+func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, desired *model.State, notes []string) {
+	ignored := slices.Concat(s.Ignored, notes)
+	p.mu.Lock()
+	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, ignored: ignored}
+	p.mu.Unlock()
+	var said string
+	if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil {
+		said = condition.Message
+	}
+	for _, sentence := range ignored {
+		if !strings.Contains(said, sentence) {
+			p.Recorder.Event(service, corev1.EventTypeWarning, string(v1alpha1.AnnotationIgnored), sentence)
+		}
+	}
+}
+
+func nameOf(state *model.State) string {
+	if state.NLB != nil {
+		return state.NLB.Name
+	}
+	return state.CLB.Name
+}
+
+// announce says before a load balancer goes that another one follows, and why.
+func (p *Provider) announce(service *corev1.Service, step model.Step) {
+	var why, name string
+	switch step := step.(type) {
+	case model.DeleteNLB:
+		why, name = step.Why, step.Name
+	case model.DeleteCLB:
+		why, name = step.Why, step.Name
+	}
+	if why != "" {
+		p.Recorder.Eventf(service, corev1.EventTypeWarning, string(v1alpha1.LoadBalancerReplaced), "The load balancer %s is replaced by another one, with another name: %s.", name, why)
+	}
+}
+
+// leaveOut keeps instances away from load balancers that AWS does not take.
+func (p *Provider) leaveOut(service *corev1.Service, ids []string) {
+	slices.Sort(ids)
+	if news := p.instances.haunt(time.Now(), slices.Compact(ids)...); len(news) > 0 {
+		p.Recorder.Eventf(service, corev1.EventTypeWarning, string(v1alpha1.TargetRefused), "AWS does not take %s as targets; they will be tried again.", strings.Join(news, ", "))
+	}
+}
+
+// portNotServed is the error of a port in status.loadBalancer.
+const portNotServed = v1alpha1.GroupName + "/" + string(v1alpha1.PortNotServed)
+
+func portStatuses(service *corev1.Service, rejected []settings.RejectedPort) []corev1.PortStatus {
+	var all []corev1.PortStatus
+	for _, port := range service.Spec.Ports {
+		status := corev1.PortStatus{Port: port.Port, Protocol: port.Protocol}
+		if slices.ContainsFunc(rejected, func(r settings.RejectedPort) bool { return r.Port == port.Port && r.Protocol == port.Protocol }) {
+			text := portNotServed
+			status.Error = &text
+		}
+		all = append(all, status)
+	}
+	return all
+}

@@ -1,0 +1,422 @@
+package aws
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/providers/aws/awsfake"
+	"github.com/heraldlb/herald/providers/aws/settings"
+)
+
+// other is another Service of the same ports.
+func other(name, class string, edit func(*corev1.Service)) *corev1.Service {
+	s := service(class, edit)
+	s.Name = name
+	s.UID = types.UID(fmt.Sprintf("%x-0000-4000-8000-000000000000", name))
+	return s
+}
+
+// warm has the provider know what all Services share.
+func (w *world) warm() {
+	w.ensure(other("warm", "heraldlb.io/nlb", nil))
+}
+
+func (w *world) counted(do func()) map[string]int {
+	w.cloud.ResetCalls()
+	do()
+	return w.cloud.Counts()
+}
+
+func sum(counts map[string]int) int {
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}
+
+// What an operation costs, beyond what all Services share: subnets, routes and
+// zones every ten minutes, and each instance once.
+func TestCallsOfOperations(t *testing.T) {
+	for _, c := range []struct {
+		class                       string
+		create, nodeAdded, deletion int
+	}{
+		{"heraldlb.io/nlb", 10, 2, 5},
+		{"heraldlb.io/clb", 6, 1, 3},
+	} {
+		t.Run(c.class, func(t *testing.T) {
+			bubble(t, 4, awsfake.Options{Delays: awsfake.Delays{Interfaces: -1, Groups: -1}}, func(t *testing.T, w *world) {
+				w.warm()
+				s := service(c.class, nil)
+				check := func(what string, want int, counts map[string]int) {
+					t.Helper()
+					if got := sum(counts); got != want {
+						t.Errorf("%s: %d calls, want %d: %v", what, got, want, counts)
+					}
+				}
+				check("create", c.create, w.counted(func() { w.ensure(s) }))
+				check("resync", 0, w.counted(func() { w.ensure(s) }))
+				time.Sleep(time.Hour)
+				check("resync after an hour", 0, w.counted(func() { w.ensure(s) }))
+				w.addNode(5)
+				check("node added", c.nodeAdded+1, w.counted(func() { w.ensure(s) })) // and the instance is looked at, for all Services
+				w.nodes = w.nodes[1:]
+				check("node removed", c.nodeAdded, w.counted(func() { w.ensure(s) }))
+				check("deletion", c.deletion, w.counted(func() { w.delete(s) }))
+			})
+		})
+	}
+}
+
+// A new node is in before an old one is out.
+func TestNodesAreReplacedWithoutAGap(t *testing.T) {
+	bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+		for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+			s := other("web-"+class[len(class)-3:], class, nil)
+			w.ensure(s)
+		}
+		w.addNode(2)
+		w.nodes = w.nodes[1:]
+		for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+			w.cloud.ResetCalls()
+			w.ensure(other("web-"+class[len(class)-3:], class, nil))
+			in, out := -1, -1
+			for i, call := range w.cloud.Calls() {
+				if strings.Contains(call.Operation, "Deregister") {
+					out = max(out, i)
+				} else if strings.Contains(call.Operation, "Register") {
+					in = max(in, i)
+				}
+			}
+			if in < 0 || out < in {
+				t.Errorf("%s: the last to register is call %d, the last to deregister %d: %s", class, in, out, w.calls())
+			}
+		}
+	})
+}
+
+// After a restart a Service is observed once, by few calls for all.
+func TestObservedOnceAfterARestart(t *testing.T) {
+	bubble(t, 4, awsfake.Options{}, func(t *testing.T, w *world) {
+		var services []*corev1.Service
+		for i := range 20 {
+			services = append(services, other(fmt.Sprintf("web-%02d", i), []string{"heraldlb.io/nlb", "heraldlb.io/clb"}[i%2], nil))
+			services[i].UID = types.UID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", i))
+			w.ensure(services[i])
+		}
+		before := w.cloud.String()
+		w.restart()
+		counts := w.counted(func() {
+			for _, s := range services {
+				w.ensure(s)
+			}
+		})
+		if counts["elbv2.DescribeLoadBalancers"] != 1 || counts["elb.DescribeLoadBalancers"] != 1 || counts["elbv2.DescribeTargetGroups"] != 1 {
+			t.Errorf("what there is was read more than once: %v", counts)
+		}
+		for call := range counts {
+			if !strings.Contains(call, "Describe") {
+				t.Errorf("%s changes something", call)
+			}
+		}
+		if got := sum(w.counted(func() {
+			for _, s := range services {
+				w.ensure(s)
+			}
+		})); got != 0 {
+			t.Errorf("%d calls when nothing changed: %s", got, w.calls())
+		}
+		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// What others change is seen after some hours, and undone.
+func TestDriftIsUndone(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		time.Sleep(10 * time.Minute)
+		before := w.cloud.String()
+		w.provider.instances.haunt(time.Now()) // nobody
+		held := w.provider.held(w.provider.entryOf(s))
+		a := &applier{Provider: w.provider, holding: held.clone()}
+		for _, step := range drift(&held.state) {
+			if err := a.take(t.Context(), step); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if before == w.cloud.String() {
+			t.Fatal("nothing was changed")
+		}
+		time.Sleep(checkEvery + checkEvery/2)
+		w.ensure(s)
+		time.Sleep(10 * time.Minute)
+		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// Many Services are made at a time, not one after another.
+func TestManyAtATime(t *testing.T) {
+	const latency = time.Second
+	bubble(t, 4, awsfake.Options{Limits: awsfake.Limits{NetworkLoadBalancers: 100, RulesPerSecurityGroup: 100}}, func(t *testing.T, w *world) {
+		w.warm()
+		w.cloud.Before(func(awsfake.Call) error {
+			time.Sleep(latency)
+			return nil
+		})
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 99 {
+			s := other(fmt.Sprintf("web-%02d", i), "heraldlb.io/nlb", nil)
+			s.UID = types.UID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", i))
+			wg.Go(func() {
+				if _, err := w.provider.EnsureLoadBalancer(t.Context(), "", s, w.nodes); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 10*latency {
+			t.Errorf("99 Services of 10 calls took %s, with %s a call", took, latency)
+		}
+	})
+}
+
+// Instances that AWS does not know or not take keep nobody else out.
+func TestGhosts(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		for _, groups := range [][]string{nil, {"sg-nodes"}} {
+			t.Run(fmt.Sprint(class, groups), func(t *testing.T) {
+				bubble(t, 499, awsfake.Options{}, func(t *testing.T, w *world) {
+					w.options.NodeSecurityGroups = groups
+					w.restart()
+					ghost := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "ghost"}, Spec: corev1.NodeSpec{ProviderID: "aws:///eu-west-1a/i-0000000000000dead"}}
+					w.nodes = append(w.nodes, ghost)
+					w.cloud.SetInstanceState("i-00000000000000007", ec2types.InstanceStateNameStopped)
+					s := service(class, nil)
+					w.ensure(s)
+					registered := 0
+					for line := range strings.Lines(w.cloud.String()) {
+						if strings.HasPrefix(line, "target k8s") || strings.HasPrefix(line, "instance ") {
+							registered++
+						}
+					}
+					want := 498
+					if class == "heraldlb.io/nlb" {
+						want *= 2
+					}
+					if registered != want {
+						t.Errorf("%d registered, want %d", registered, want)
+					}
+					if n := sum(w.counted(func() { w.ensure(s) })); n != 0 {
+						t.Errorf("%d calls for what AWS has just refused", n)
+					}
+					w.delete(s)
+				})
+			})
+		}
+	}
+}
+
+// Each refusal comes before any call that changes something, names what is
+// wrong, and what serves stays.
+func TestBadInputTouchesNothing(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		time.Sleep(10 * time.Minute)
+		before := w.cloud.String()
+		for _, c := range []struct {
+			name  string
+			edit  func(*corev1.Service)
+			named []string
+		}{
+			{"two subnets of a zone", annotate("subnets", "subnet-public1,subnet-private1"), []string{"subnets", "eu-west-1a"}},
+			{"no such subnet", annotate("subnets", "subnet-9"), []string{"subnets", "subnet-9"}},
+			{"no such group", annotate("security-groups", "nobody"), []string{"security-groups", "nobody"}},
+			{"too few addresses", annotate("eip-allocations", "eipalloc-1"), []string{"eip-allocations", "subnet-public1", "subnet-public2"}},
+			{"an address of no subnet", all(annotate("internal", "true"), annotate("private-ipv4-addresses", "10.9.9.9")), []string{"private-ipv4-addresses", "10.9.9.9"}},
+			{"a bad scheme", annotate("scheme", "public"), []string{"scheme", "internet-facing"}},
+		} {
+			edited := service("heraldlb.io/nlb", c.edit)
+			status, err := w.sync(t.Context(), edited)
+			refusal, ok := err.(*v1alpha1.Refusal)
+			if !ok || status != nil {
+				t.Errorf("%s: %v, %v", c.name, status, err)
+				continue
+			}
+			for _, name := range c.named {
+				if !strings.Contains(refusal.Message, name) {
+					t.Errorf("%s: %q does not name %s", c.name, refusal.Message, name)
+				}
+			}
+		}
+		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// What annotations chose is found without them.
+func TestDeletionNeedsNoAnnotation(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			before := w.cloud.String()
+			w.ensure(service("heraldlb.io/nlb", all(much, annotate("name", "chosen"), annotate("security-groups", "mine"))))
+			plain := service("heraldlb.io/nlb", nil)
+			if restart {
+				w.restart()
+			}
+			w.delete(plain)
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("restart %t: -before +after\n%s", restart, diff)
+			}
+		})
+	}
+}
+
+// A load balancer that somebody deleted leaves nothing behind either.
+func TestDeletionWithoutTheLoadBalancer(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			before := w.cloud.String()
+			s := service(class, nil)
+			w.ensure(s)
+			a := &applier{Provider: w.provider, holding: w.provider.held(w.provider.entryOf(s)).clone()}
+			for _, step := range loss(&a.state) {
+				if err := a.take(t.Context(), step); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.restart()
+			w.delete(s)
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("%s: -before +after\n%s", class, diff)
+			}
+		})
+	}
+}
+
+// Two Services that share a security group of the user's making share its rule
+// at the nodes.
+func TestSharedGroupKeepsItsRule(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		before := w.cloud.String()
+		one, two := other("one", "heraldlb.io/nlb", annotate("security-groups", "mine")), other("two", "heraldlb.io/clb", annotate("security-groups", "sg-mine"))
+		w.ensure(one)
+		w.ensure(two)
+		rule := "rule sg-nodes -1 sg-mine"
+		w.delete(one)
+		if !strings.Contains(w.cloud.String(), rule) {
+			t.Errorf("the rule went with the first of two:\n%s", w.cloud)
+		}
+		w.delete(two)
+		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// The events that a Service got.
+func (w *world) told() []string {
+	var told []string
+	for {
+		select {
+		case event := <-w.events.Events:
+			told = append(told, event)
+		default:
+			return told
+		}
+	}
+}
+
+func TestReplacementIsTold(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.ensure(service("heraldlb.io/nlb", nil))
+		w.told()
+		w.ensure(service("heraldlb.io/nlb", annotate("internal", "true")))
+		told := w.told()
+		if !slices.ContainsFunc(told, func(event string) bool {
+			return strings.Contains(event, string(v1alpha1.LoadBalancerReplaced)) && strings.Contains(event, "internal")
+		}) {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
+func TestIgnoredAnnotationsAreTold(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", all(annotate("nonsense", "x"), annotate("access-log-emit-interval", "5")))
+		w.ensure(s)
+		told := strings.Join(w.told(), "\n")
+		for _, name := range []string{"nonsense", "access-log-emit-interval"} {
+			if !strings.Contains(told, settings.Prefix+name) {
+				t.Errorf("%s is not told of: %s", name, told)
+			}
+		}
+		_, _, message := w.provider.Explain(s)
+		s.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ServiceReady, Message: message}}
+		w.restart()
+		w.ensure(s)
+		if told := w.told(); len(told) > 0 {
+			t.Errorf("told again: %q", told)
+		}
+	})
+}
+
+// A port that cannot be served has an error; the others are served.
+func TestPortsThatCannotBeServed(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/clb", port(1, func(p *corev1.ServicePort) { p.Protocol = corev1.ProtocolUDP }))
+		status := w.ensure(s)
+		ports := status.Ingress[0].Ports
+		if len(ports) != 2 || ports[0].Error != nil || ports[1].Error == nil || *ports[1].Error != portNotServed {
+			t.Errorf("ports %+v", ports)
+		}
+		if ready, reason, message := w.provider.Explain(s); ready || reason != v1alpha1.PortNotServed || !strings.Contains(message, "443") {
+			t.Errorf("%t %s %s", ready, reason, message)
+		}
+	})
+}
+
+// The condition says when AWS is done, which one call asks for all.
+func TestProvisioning(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		if ready, reason, _ := w.provider.Explain(s); ready || reason != v1alpha1.Provisioning {
+			t.Errorf("at first %t %s", ready, reason)
+		}
+		woken := map[types.NamespacedName]int{}
+		w.provider.wake = func(key types.NamespacedName) { woken[key]++ }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.provider.watch(ctx) }()
+		time.Sleep(3 * time.Minute)
+		cancel()
+		<-done
+		if ready, reason, message := w.provider.Explain(s); !ready || reason != v1alpha1.LoadBalancerMade {
+			t.Errorf("then %t %s %s", ready, reason, message)
+		}
+		if n := woken[types.NamespacedName{Namespace: "shop", Name: "web"}]; n != 1 {
+			t.Errorf("woken %v", woken)
+		}
+	})
+}

@@ -1,0 +1,256 @@
+package aws
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/heraldlb/herald/providers/aws/model"
+)
+
+// snapshotAge is how old what all Services share may be when something is to
+// be done by it.
+const snapshotAge = 10 * time.Minute
+
+// snapshot is something read from AWS that all Services share.
+type snapshot[T any] struct {
+	read func(ctx context.Context) (T, error)
+
+	mu    sync.Mutex
+	value T
+	taken time.Time
+}
+
+// get returns what was read after a time, reading it now if need be. Who comes
+// meanwhile waits for that reading.
+func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken.After(after) {
+		return s.value, nil
+	}
+	begun := time.Now()
+	value, err := s.read(ctx)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	s.value, s.taken = value, begun
+	return value, nil
+}
+
+// readNetwork reads the subnets of the VPC.
+func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
+	inVPC := []ec2types.Filter{{Name: awssdk.String("vpc-id"), Values: []string{p.VPCID}}}
+	subnets, err := collect(func(token *string) ([]ec2types.Subnet, *string, error) {
+		out, err := call(ctx, p, p.EC2.DescribeSubnets, &ec2.DescribeSubnetsInput{Filters: inVPC, NextToken: token})
+		if err != nil {
+			return nil, nil, err
+		}
+		return out.Subnets, out.NextToken, nil
+	})
+	if err != nil {
+		return model.Network{}, err
+	}
+	tables, err := collect(func(token *string) ([]ec2types.RouteTable, *string, error) {
+		out, err := call(ctx, p, p.EC2.DescribeRouteTables, &ec2.DescribeRouteTablesInput{Filters: inVPC, NextToken: token})
+		if err != nil {
+			return nil, nil, err
+		}
+		return out.RouteTables, out.NextToken, nil
+	})
+	if err != nil {
+		return model.Network{}, err
+	}
+	zones, err := call(ctx, p, p.EC2.DescribeAvailabilityZones, &ec2.DescribeAvailabilityZonesInput{})
+	if err != nil {
+		return model.Network{}, err
+	}
+	usual := map[string]bool{}
+	for _, zone := range zones.AvailabilityZones {
+		usual[awssdk.ToString(zone.ZoneName)] = awssdk.ToString(zone.ZoneType) == "availability-zone"
+	}
+	public := publicSubnets(tables)
+	network := model.Network{}
+	for i := range subnets {
+		subnet := p.subnet(&subnets[i])
+		subnet.Local = !usual[subnet.Zone]
+		subnet.Public = public(subnet.ID)
+		network.Subnets = append(network.Subnets, subnet)
+	}
+	return network, nil
+}
+
+func (p *Provider) subnet(in *ec2types.Subnet) model.Subnet {
+	subnet := model.Subnet{ID: awssdk.ToString(in.SubnetId), Zone: awssdk.ToString(in.AvailabilityZone)}
+	if prefix, err := netip.ParsePrefix(awssdk.ToString(in.CidrBlock)); err == nil {
+		subnet.Prefixes = append(subnet.Prefixes, prefix)
+	}
+	for _, association := range in.Ipv6CidrBlockAssociationSet {
+		if prefix, err := netip.ParsePrefix(awssdk.ToString(association.Ipv6CidrBlock)); err == nil {
+			subnet.Prefixes = append(subnet.Prefixes, prefix)
+		}
+	}
+	for _, tag := range in.Tags {
+		switch key := awssdk.ToString(tag.Key); {
+		case key == "Name":
+			subnet.Name = awssdk.ToString(tag.Value)
+		case key == "kubernetes.io/role/elb":
+			subnet.RolePublic = true
+		case key == "kubernetes.io/role/internal-elb":
+			subnet.RoleInternal = true
+		case key == model.ClusterTag(p.ClusterName):
+			subnet.Ours = true
+		case model.IsClusterTag(key):
+			subnet.Others = true
+		}
+	}
+	return subnet
+}
+
+// publicSubnets says which subnets have a route to an internet gateway: by
+// their own table, else by the main one.
+func publicSubnets(tables []ec2types.RouteTable) func(subnet string) bool {
+	var main bool
+	own := map[string]bool{}
+	for _, table := range tables {
+		public := slices.ContainsFunc(table.Routes, func(route ec2types.Route) bool {
+			return strings.HasPrefix(awssdk.ToString(route.GatewayId), "igw-")
+		})
+		for _, association := range table.Associations {
+			if awssdk.ToBool(association.Main) {
+				main = public
+			}
+			if association.SubnetId != nil {
+				own[*association.SubnetId] = public
+			}
+		}
+	}
+	return func(subnet string) bool {
+		if public, ok := own[subnet]; ok {
+			return public
+		}
+		return main
+	}
+}
+
+// readPrefixes reads the prefixes of the VPC.
+func (p *Provider) readPrefixes(ctx context.Context) ([]netip.Prefix, error) {
+	out, err := call(ctx, p, p.EC2.DescribeVpcs, &ec2.DescribeVpcsInput{VpcIds: []string{p.VPCID}})
+	if err != nil {
+		return nil, err
+	}
+	var prefixes []netip.Prefix
+	add := func(text *string) {
+		if prefix, err := netip.ParsePrefix(awssdk.ToString(text)); err == nil {
+			prefixes = append(prefixes, prefix)
+		}
+	}
+	for _, vpc := range out.Vpcs {
+		for _, association := range vpc.CidrBlockAssociationSet {
+			add(association.CidrBlock)
+		}
+		for _, association := range vpc.Ipv6CidrBlockAssociationSet {
+			add(association.Ipv6CidrBlock)
+		}
+	}
+	return prefixes, nil
+}
+
+// securityGroups reads those of the VPC that pass the filter.
+func (p *Provider) securityGroups(ctx context.Context, filter string, values ...string) ([]ec2types.SecurityGroup, error) {
+	var all []ec2types.SecurityGroup
+	for some := range slices.Chunk(values, filterLimit) {
+		filters := []ec2types.Filter{
+			{Name: awssdk.String("vpc-id"), Values: []string{p.VPCID}},
+			{Name: awssdk.String(filter), Values: some},
+		}
+		groups, err := collect(func(token *string) ([]ec2types.SecurityGroup, *string, error) {
+			out, err := call(ctx, p, p.EC2.DescribeSecurityGroups, &ec2.DescribeSecurityGroupsInput{Filters: filters, NextToken: token})
+			if err != nil {
+				return nil, nil, err
+			}
+			return out.SecurityGroups, out.NextToken, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, groups...)
+	}
+	return all, nil
+}
+
+// filterLimit is how many values a filter of EC2 takes.
+const filterLimit = 200
+
+// readClusterGroups reads the security groups with the cluster's tag.
+func (p *Provider) readClusterGroups(ctx context.Context) ([]ec2types.SecurityGroup, error) {
+	return p.securityGroups(ctx, "tag-key", model.ClusterTag(p.ClusterName))
+}
+
+// groupIDs finds security groups by their Name tags.
+type groupIDs struct {
+	mu    sync.Mutex
+	byTag map[string]named
+}
+
+type named struct {
+	id    string
+	found time.Time
+}
+
+// find returns the IDs of those that are there. What was found since a time is
+// not looked for again.
+func (g *groupIDs) find(ctx context.Context, p *Provider, names []string, since time.Time) (map[string]string, error) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasPrefix(name, "sg-") })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		known, ok := g.byTag[name]
+		return ok && !known.found.Before(since)
+	})
+	if len(missing) > 0 {
+		groups, err := p.securityGroups(ctx, "tag:Name", missing...)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range missing {
+			delete(g.byTag, name)
+		}
+		for i := range groups {
+			if name := ec2Tags(groups[i].Tags)["Name"]; slices.Contains(missing, name) {
+				g.byTag[name] = named{awssdk.ToString(groups[i].GroupId), time.Now()}
+			}
+		}
+	}
+	ids := map[string]string{}
+	for _, name := range names {
+		if known, ok := g.byTag[name]; ok {
+			ids[name] = known.id
+		}
+	}
+	return ids, nil
+}
+
+func ec2Tags(in []ec2types.Tag) map[string]string {
+	tags := map[string]string{}
+	for _, tag := range in {
+		tags[awssdk.ToString(tag.Key)] = awssdk.ToString(tag.Value)
+	}
+	return tags
+}
+
+// mayBe says whether a name is that of a group, as far as it is known.
+func (g *groupIDs) mayBe(name, id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	known, ok := g.byTag[name]
+	return !ok || known.id == id
+}
