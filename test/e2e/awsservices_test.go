@@ -204,6 +204,8 @@ func TestAWSBesideBareMetal(t *testing.T) {
 	}{
 		{"Network", networkLoadBalancer},
 		{"Classic", classicLoadBalancer},
+		{"NetworkAnnotations", annotatedNetwork},
+		{"ClassicAnnotations", annotatedClassic},
 		{"BareMetal", besideOnBareMetal},
 		{"Refusals", refusedInAWS},
 		{"Internal", internalInAWS},
