@@ -96,6 +96,13 @@ func (p *Provider) held(e *entry) *holding {
 	return e.latest()
 }
 
+// underway says that a plan for the Service has begun and not ended.
+func (p *Provider) underway(e *entry) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.left != nil
+}
+
 // latest is what is known of what AWS holds, be it in the middle of a plan.
 func (e *entry) latest() *holding {
 	if e.held == nil && e.left != nil {

@@ -183,7 +183,7 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if err != nil {
 		return nil, false, err
 	}
-	if exists = !sure || !held.state.Empty(); !exists && service.UID == "" {
+	if exists = !sure || p.underway(e) || !held.state.Empty(); !exists && service.UID == "" {
 		p.forget(e)
 	}
 	return statusOf(service, held.hostnames[p.typeOf(service)], nil), exists, nil
