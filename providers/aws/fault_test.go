@@ -25,6 +25,16 @@ type operation struct {
 	name   string
 	before *corev1.Service
 	after  *corev1.Service
+	// hasty says that the state before is asked for once only, just before.
+	hasty bool
+}
+
+func change(name string, before, after *corev1.Service) operation {
+	return operation{name: name, before: before, after: after}
+}
+
+func hasty(name string, before, after *corev1.Service) operation {
+	return operation{name: name, before: before, after: after, hasty: true}
 }
 
 func all(edits ...func(*corev1.Service)) func(*corev1.Service) {
@@ -56,26 +66,29 @@ var much = all(
 )
 
 var operations = []operation{
-	{"nlb-create", nil, service("heraldlb.io/nlb", nil)},
-	{"nlb-create-much", nil, service("heraldlb.io/nlb", much)},
-	{"nlb-delete", service("heraldlb.io/nlb", nil), nil},
-	{"nlb-more", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", much)},
-	{"nlb-less", service("heraldlb.io/nlb", much), service("heraldlb.io/nlb", nil)},
-	{"nlb-ports", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", all(
-		port(0, func(p *corev1.ServicePort) { p.Protocol = corev1.ProtocolUDP }), port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 })))},
-	{"nlb-local", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", local)},
-	{"nlb-internal", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("internal", "true"))},
-	{"nlb-own-groups", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("security-groups", "mine"))},
-	{"nlb-renamed", service("heraldlb.io/nlb", annotate("name", "web-one")), service("heraldlb.io/nlb", nil)},
-	{"nlb-to-clb", service("heraldlb.io/nlb", nil), service("heraldlb.io/clb", nil)},
-	{"clb-create", nil, service("heraldlb.io/clb", nil)},
-	{"clb-create-much", nil, service("heraldlb.io/clb", much)},
-	{"clb-delete", service("heraldlb.io/clb", nil), nil},
-	{"clb-more", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", much)},
-	{"clb-less", service("heraldlb.io/clb", much), service("heraldlb.io/clb", nil)},
-	{"clb-ports", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 }))},
-	{"clb-internal", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", annotate("internal", "true"))},
-	{"clb-to-nlb", service("heraldlb.io/clb", nil), service("heraldlb.io/nlb", nil)},
+	hasty("nlb-changes-its-mind", service("heraldlb.io/nlb", nil), nil),
+	hasty("nlb-to-clb-at-once", service("heraldlb.io/nlb", nil), service("heraldlb.io/clb", nil)),
+	hasty("clb-changes-its-mind", service("heraldlb.io/clb", nil), nil),
+	change("nlb-create", nil, service("heraldlb.io/nlb", nil)),
+	change("nlb-create-much", nil, service("heraldlb.io/nlb", much)),
+	change("nlb-delete", service("heraldlb.io/nlb", nil), nil),
+	change("nlb-more", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", much)),
+	change("nlb-less", service("heraldlb.io/nlb", much), service("heraldlb.io/nlb", nil)),
+	change("nlb-ports", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", all(
+		port(0, func(p *corev1.ServicePort) { p.Protocol = corev1.ProtocolUDP }), port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 })))),
+	change("nlb-local", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", local)),
+	change("nlb-internal", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("internal", "true"))),
+	change("nlb-own-groups", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", annotate("security-groups", "mine"))),
+	change("nlb-renamed", service("heraldlb.io/nlb", annotate("name", "web-one")), service("heraldlb.io/nlb", nil)),
+	change("nlb-to-clb", service("heraldlb.io/nlb", nil), service("heraldlb.io/clb", nil)),
+	change("clb-create", nil, service("heraldlb.io/clb", nil)),
+	change("clb-create-much", nil, service("heraldlb.io/clb", much)),
+	change("clb-delete", service("heraldlb.io/clb", nil), nil),
+	change("clb-more", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", much)),
+	change("clb-less", service("heraldlb.io/clb", much), service("heraldlb.io/clb", nil)),
+	change("clb-ports", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", port(1, func(p *corev1.ServicePort) { p.Port, p.NodePort = 8443, 30444 }))),
+	change("clb-internal", service("heraldlb.io/clb", nil), service("heraldlb.io/clb", annotate("internal", "true"))),
+	change("clb-to-nlb", service("heraldlb.io/clb", nil), service("heraldlb.io/nlb", nil)),
 }
 
 // perform takes an operation, with something that goes wrong in between, until
@@ -85,7 +98,7 @@ func perform(t *testing.T, op operation, options awsfake.Options, wrong func(w *
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, options)
 		empty := w.cloud.String()
-		if op.before != nil {
+		if op.before != nil && !op.hasty {
 			w.ensure(op.before)
 			time.Sleep(5 * time.Minute) // AWS has done all that it does later
 		}
@@ -93,11 +106,18 @@ func perform(t *testing.T, op operation, options awsfake.Options, wrong func(w *
 		if wrong != nil {
 			wrong(w)
 		}
+		first := op.hasty
 		until(t, func() error {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			w.kill = cancel
-			err := w.attempt(ctx, op)
+			var err error
+			if first {
+				_, _ = w.sync(ctx, op.before)
+				first, err = false, errors.New("something else is wanted")
+			} else {
+				err = w.attempt(ctx, op)
+			}
 			if ctx.Err() != nil {
 				w.cloud.Heal()
 				w.restart()
@@ -252,6 +272,13 @@ func TestEveryWayLeadsThere(t *testing.T) {
 				cancel()
 				w.cloud.Heal()
 				time.Sleep(time.Duration(random.IntN(120)) * time.Second)
+			}
+			if random.IntN(3) == 0 {
+				w.delete(last)
+				if left := w.cloud.String(); left != empty {
+					t.Errorf("seed %d, way %v: deletion in between leaves\n%s", seed, way, left)
+				}
+				return
 			}
 			status := w.ensure(last)
 			time.Sleep(10 * time.Minute)

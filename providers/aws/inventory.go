@@ -60,7 +60,8 @@ func (p *Provider) readInventory(ctx context.Context) (*inventory, error) {
 		return nil, err
 	}
 	inv.targetGroups = slices.DeleteFunc(inv.targetGroups, func(group elbv2types.TargetGroup) bool {
-		return !strings.HasPrefix(awssdk.ToString(group.TargetGroupName), "k8s-") && len(group.LoadBalancerArns) == 0
+		ours := strings.HasPrefix(awssdk.ToString(group.TargetGroupName), model.TargetGroupsPrefix) || inv.uses(group.LoadBalancerArns)
+		return !ours || awssdk.ToString(group.VpcId) != p.VPCID
 	})
 	inv.classics, err = collect(func(token *string) ([]elbtypes.LoadBalancerDescription, *string, error) {
 		out, err := call(ctx, p, p.ELB.DescribeLoadBalancers, &elb.DescribeLoadBalancersInput{Marker: token, PageSize: awssdk.Int32(pageSize)})
@@ -76,6 +77,13 @@ func (p *Provider) readInventory(ctx context.Context) (*inventory, error) {
 		return nil, err
 	}
 	return inv, p.readGroups(ctx, inv)
+}
+
+// uses says whether one of the load balancers is an NLB of the VPC.
+func (inv *inventory) uses(arns []string) bool {
+	return slices.ContainsFunc(inv.networks, func(lb elbv2types.LoadBalancer) bool {
+		return slices.Contains(arns, awssdk.ToString(lb.LoadBalancerArn))
+	})
 }
 
 func (inv *inventory) arns() []string {

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
 
+	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/providers/aws/model"
 	"github.com/heraldlb/herald/providers/aws/settings"
 )
@@ -183,7 +184,7 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if err != nil {
 		return nil, false, err
 	}
-	if exists = !sure || !held.state.Empty(); !exists && service.UID == "" {
+	if exists = !sure || p.underway(e) || !held.state.Empty(); !exists && service.UID == "" {
 		p.forget(e)
 	}
 	return statusOf(service, held.hostnames[p.typeOf(service)], nil), exists, nil
@@ -194,16 +195,36 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 	e := p.begin(service)
 	s, refusal := settings.Parse(service, p.typeOf(service))
 	if refusal != nil {
-		return nil, refusal
+		return nil, p.keep(ctx, e, service, nodes, refusal)
 	}
 	err := p.reconcile(ctx, e, service, &s, nodes)
-	if err != nil && !errors.As(err, new(*unfinished)) {
+	if refusal, refused := errors.AsType[*v1alpha1.Refusal](err); refused {
+		return nil, p.keep(ctx, e, service, nodes, refusal)
+	}
+	if _, waits := errors.AsType[*unfinished](err); err != nil && !waits {
 		return nil, err
 	}
-	if held := p.held(e); held != nil && held.hostnames[s.Kind] != "" {
-		return statusOf(service, held.hostnames[s.Kind], s.Rejected), retryOf(err)
+	held := p.held(e)
+	if held == nil || held.hostnames[s.Kind] == "" {
+		return nil, retryOf(err)
 	}
-	return nil, retryOf(err)
+	return statusOf(service, held.hostnames[s.Kind], s.Rejected), retryOf(err)
+}
+
+// keep keeps what a Service has that is refused now: its nodes come and go
+// also while its author looks for the mistake.
+func (p *Provider) keep(ctx context.Context, e *entry, service *corev1.Service, nodes []*corev1.Node, refusal *v1alpha1.Refusal) error {
+	p.mu.Lock()
+	accepted := e.accepted
+	p.mu.Unlock()
+	if accepted == nil {
+		return refusal
+	}
+	err := p.reconcile(ctx, e, service, accepted, nodes)
+	if _, refused := errors.AsType[*v1alpha1.Refusal](err); err != nil && !refused {
+		return retryOf(err)
+	}
+	return refusal
 }
 
 // UpdateLoadBalancer implements cloudprovider.LoadBalancer.

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -270,6 +271,24 @@ func TestBadInputTouchesNothing(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
 			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// Nodes come and go also while the author of a Service looks for a mistake.
+func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
+	bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.ensure(service("heraldlb.io/nlb", nil))
+		w.addNode(2)
+		for _, wrong := range []func(*corev1.Service){annotate("scheme", "public"), annotate("subnets", "nowhere")} {
+			_, err := w.sync(t.Context(), service("heraldlb.io/nlb", wrong))
+			if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
+				t.Errorf("%v is no refusal", err)
+			}
+			if n := strings.Count(w.cloud.String(), "\ntarget k8s"); n != 2*len(w.nodes) {
+				t.Errorf("%d targets of %d nodes", n, len(w.nodes))
+			}
+			w.addNode(3)
 		}
 	})
 }

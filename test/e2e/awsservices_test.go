@@ -115,6 +115,18 @@ func (w *world) inInventory(a *amazon, pieces ...string) {
 	})
 }
 
+// notInInventory waits until a piece is gone.
+func (w *world) notInInventory(a *amazon, piece string) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("AWS no longer has %q", piece), func() error {
+		lines, err := a.Inventory(w.ctx)
+		if text := strings.Join(lines, "\n") + "\n"; err == nil && strings.Contains(text, piece) {
+			err = errors.New(text)
+		}
+		return err
+	})
+}
+
 // quiet waits until nothing is called any more, and says what was.
 func (w *world) quiet(a *amazon) []moto.Call {
 	w.Helper()
@@ -204,6 +216,8 @@ func TestAWSBesideBareMetal(t *testing.T) {
 	}{
 		{"Network", networkLoadBalancer},
 		{"Classic", classicLoadBalancer},
+		{"NetworkAnnotations", annotatedNetwork},
+		{"ClassicAnnotations", annotatedClassic},
 		{"BareMetal", besideOnBareMetal},
 		{"Refusals", refusedInAWS},
 		{"Internal", internalInAWS},
@@ -251,12 +265,7 @@ func networkLoadBalancer(w *world, a *amazon) {
 	w.cost(a, "a node more, of three ports", 3)
 
 	w.edit("web", func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[1:] })
-	w.eventually("the listener of the port that went is gone", func() error {
-		if lines := strings.Join(w.inventory(a), "\n") + "\n"; strings.Contains(lines, "nlb "+name+" listener TCP 80\n") {
-			return errors.New(lines)
-		}
-		return nil
-	})
+	w.notInInventory(a, "nlb "+name+" listener TCP 80\n")
 }
 
 func classicLoadBalancer(w *world, a *amazon) {
@@ -407,11 +416,30 @@ func TestAWSAlone(t *testing.T) {
 			w.Errorf("a Service of a class that is nobody's has the status %+v", s.Status)
 		}
 	})
+	w.T.Run("Switched", func(t *testing.T) {
+		w := newWorld(t)
+		w.removedInTheEnd(a)
+		switched(w, a)
+	})
 	w.T.Run("Adopted", func(t *testing.T) {
 		w := newWorld(t)
 		w.removedInTheEnd(a)
 		adopted(w, a)
 	})
+}
+
+// switched goes from one type to the other and back, and leaves nothing of it
+// behind.
+func switched(w *world, a *amazon) {
+	w.service("web", annotated(awsAnnotation+"type", "nlb"))
+	name := w.hostname("web")
+	w.inInventory(a, "nlb "+name)
+	w.annotate("web", awsAnnotation+"type", "clb")
+	w.inInventory(a, "clb "+name)
+	w.notInInventory(a, "nlb "+name)
+	w.annotate("web", awsAnnotation+"type", "nlb")
+	w.inInventory(a, "nlb "+name)
+	w.notInInventory(a, "clb "+name)
 }
 
 // adopted takes over, as it is, what the in-tree provider has made.

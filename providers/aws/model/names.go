@@ -53,10 +53,13 @@ const GroupPrefix = "k8s-elb-"
 // GroupName is the name of the security group of the load balancer.
 func (id Identity) GroupName() string { return GroupPrefix + id.LoadBalancerName() }
 
+// TargetGroupsPrefix is how the names of all target groups of Services start.
+const TargetGroupsPrefix = "k8s-"
+
 // TargetGroupPrefix is how the names of the target groups start; those of
 // another Service may start the same.
 func (id Identity) TargetGroupPrefix() string {
-	return fmt.Sprintf("k8s-%s-%s-", clip(id.Namespace, 8), clip(id.Name, 8))
+	return fmt.Sprintf("%s%s-%s-", TargetGroupsPrefix, clip(id.Namespace, 8), clip(id.Name, 8))
 }
 
 // targetGroupName is made of what can never change of a target group.

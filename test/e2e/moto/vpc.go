@@ -35,8 +35,19 @@ func Zones() []string { return []string{Region + "a", Region + "b", Region + "c"
 // image is one of those that moto knows at start.
 const image = "ami-12c6146b"
 
-// MakeVPC makes the VPC of a cluster, 10.n.0.0/16.
-func (c *Cloud) MakeVPC(ctx context.Context, cluster string, n int) (*VPC, error) {
+// MakeVPC makes the VPC of a cluster, 10.n.0.0/16. moto now and then does
+// something and loses the answer, and doing it again is an error: what is half
+// made is then left.
+func (c *Cloud) MakeVPC(ctx context.Context, cluster string, n int) (made *VPC, err error) {
+	for range 3 {
+		if made, err = c.makeVPC(ctx, cluster, n); err == nil {
+			return made, nil
+		}
+	}
+	return nil, err
+}
+
+func (c *Cloud) makeVPC(ctx context.Context, cluster string, n int) (*VPC, error) {
 	v := &VPC{Cluster: cluster, Public: map[string]string{}, Private: map[string]string{}}
 	made, err := c.EC2.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String(fmt.Sprintf("10.%d.0.0/16", n)), TagSpecifications: v.tags("vpc", cluster)})
 	if err != nil {

@@ -1,0 +1,65 @@
+package aws
+
+import (
+	"cmp"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/heraldlb/herald/providers/aws/settings"
+)
+
+// endpoints are the addresses of pods by the port of the Service: those that
+// are ready, or if there are none, those that still serve.
+func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[int32][]netip.AddrPort {
+	objects, err := p.slices.GetIndexer().ByIndex(byService, service.Namespace+"/"+service.Name)
+	if err != nil {
+		return nil
+	}
+	family := discoveryv1.AddressTypeIPv4
+	if s.TargetIPv6 {
+		family = discoveryv1.AddressTypeIPv6
+	}
+	ready, serving := map[int32][]netip.AddrPort{}, map[int32][]netip.AddrPort{}
+	for _, object := range objects {
+		slice := object.(*discoveryv1.EndpointSlice)
+		if slice.AddressType != family {
+			continue
+		}
+		for i := range service.Spec.Ports {
+			port := &service.Spec.Ports[i]
+			addAddresses(ready, port, slice, func(c *discoveryv1.EndpointConditions) bool { return c.Ready == nil || *c.Ready })
+			addAddresses(serving, port, slice, func(c *discoveryv1.EndpointConditions) bool { return c.Serving != nil && *c.Serving })
+		}
+	}
+	for port, addresses := range serving {
+		if len(ready[port]) == 0 {
+			ready[port] = addresses
+		}
+	}
+	return ready
+}
+
+// addAddresses adds the endpoints of a slice that are good to a port.
+func addAddresses(to map[int32][]netip.AddrPort, port *corev1.ServicePort, slice *discoveryv1.EndpointSlice, good func(*discoveryv1.EndpointConditions) bool) {
+	for _, at := range slice.Ports {
+		if at.Port == nil || at.Name == nil && port.Name != "" || at.Name != nil && *at.Name != port.Name {
+			continue
+		}
+		if at.Protocol != nil && *at.Protocol != cmp.Or(port.Protocol, corev1.ProtocolTCP) {
+			continue
+		}
+		for i := range slice.Endpoints {
+			endpoint := &slice.Endpoints[i]
+			if !good(&endpoint.Conditions) {
+				continue
+			}
+			for _, text := range endpoint.Addresses {
+				if addr, err := netip.ParseAddr(text); err == nil {
+					to[port.Port] = append(to[port.Port], netip.AddrPortFrom(addr, uint16(*at.Port)))
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cloud-provider/api"
+	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/providers/aws/model"
+)
+
+// leftover is the rest of a plan.
+type leftover struct {
+	desired model.State
+	steps   []model.Step
+	held    *holding
+	since   time.Time
+}
+
+const (
+	// checkEvery is how often others' changes are looked for; the actual time
+	// differs by up to a half, so that not all Services come at once.
+	checkEvery = 4 * time.Hour
+	// patience is how long AWS may ask to wait until that is an error, and all
+	// is observed anew.
+	patience = 2 * time.Minute
+)
+
+// unfinished is AWS's wish to wait before what remains.
+type unfinished struct {
+	after time.Duration
+	err   error
+}
+
+func (u *unfinished) Error() string { return u.err.Error() }
+func (u *unfinished) Unwrap() error { return u.err }
+
+// retryOf is an error as the service controller takes it.
+func retryOf(err error) error {
+	if wait, ok := errors.AsType[*unfinished](err); ok {
+		return api.NewRetryError(wait.Error(), wait.after)
+	}
+	return err
+}
+
+// advance takes the steps to the desired state, those first that a plan for
+// the same has left.
+func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Service, desired, observed model.State, held *holding) error {
+	steps := model.Plan(&desired, &observed)
+	since := time.Now()
+	p.mu.Lock()
+	if left := e.left; left != nil {
+		if !reflect.DeepEqual(left.desired, desired) {
+			// Something else is wanted now: see first how far that plan came.
+			e.held, e.left = nil, nil
+			p.mu.Unlock()
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
+		}
+		steps, held, since = left.steps, left.held, left.since
+	}
+	p.mu.Unlock()
+	if len(steps) == 0 {
+		p.finish(e, desired, held)
+		return nil
+	}
+	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: since})
+}
+
+// sharesRules says whether steps change rules that NLBs without security
+// groups share.
+func sharesRules(steps []model.Step) bool {
+	isShared := func(rule model.Rule) bool { return strings.HasPrefix(rule.Description, model.MTURule) }
+	return slices.ContainsFunc(steps, func(step model.Step) bool {
+		switch step := step.(type) {
+		case model.Authorize:
+			return slices.ContainsFunc(step.Rules, isShared)
+		case model.Revoke:
+			return slices.ContainsFunc(step.Rules, isShared)
+		}
+		return false
+	})
+}
+
+// take takes steps in order. When one fails it is not known any more what AWS
+// holds, but when AWS asks to wait, it is known what is left.
+func (p *Provider) take(ctx context.Context, e *entry, service *corev1.Service, plan *leftover) error {
+	logger := klog.FromContext(ctx)
+	a := &applier{Provider: p, holding: plan.held}
+	for i, step := range plan.steps {
+		p.touch(e, makes(step))
+		p.announce(service, step)
+		logger.V(2).Info("Taking a step", "step", step.String())
+		err := a.take(ctx, step)
+		if err == nil {
+			continue
+		}
+		p.leaveOut(service, a.refused)
+		plan.steps = plan.steps[i:]
+		return p.stumble(e, plan, err)
+	}
+	p.leaveOut(service, a.refused)
+	p.finish(e, withoutTargets(plan.desired, a.refused), plan.held)
+	return nil
+}
+
+// makes says whether a step makes something that AWS may not show at once.
+func makes(step model.Step) bool {
+	switch step.(type) {
+	case model.CreateGroup, model.CreateTargetGroup, model.CreateNLB, model.CreateListener, model.CreateCLB, model.Authorize:
+		return true
+	}
+	return false
+}
+
+func (p *Provider) touch(e *entry, makes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	e.held, e.touched = nil, now
+	if makes {
+		e.written = now
+	}
+}
+
+// waitFor says that AWS asks to wait before a step, and for how long. Nothing
+// is done when AWS answers so.
+func waitFor(step model.Step, code string) (after time.Duration, wait bool) {
+	_, deletesTargets := step.(model.DeleteTargetGroup)
+	switch {
+	case code == "DependencyViolation": // network interfaces go some time after their load balancer
+		return 10 * time.Second, true
+	case code == "ResourceInUse" && deletesTargets, code == "TargetGroupAssociationLimit": // so do listeners
+		return 5 * time.Second, true
+	case code == "InvalidGroup.NotFound", code == "InvalidSecurityGroup": // a new group is not known everywhere at once
+		return 2 * time.Second, true
+	}
+	return 0, false
+}
+
+// stumble remembers how far a plan came, if waiting helps, but not for ever.
+func (p *Provider) stumble(e *entry, plan *leftover, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	after, wait := waitFor(plan.steps[0], codeOf(err))
+	if !wait || time.Since(plan.since) > patience {
+		e.held, e.left = nil, nil
+		return err
+	}
+	e.left = plan
+	return &unfinished{after, err}
+}
+
+// finish remembers that all is as it should be.
+func (p *Provider) finish(e *entry, state model.State, held *holding) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	done := held.clone()
+	done.state, done.raw = state, false
+	e.held, e.left = done, nil
+	if e.check.IsZero() || time.Now().After(e.check) {
+		e.check = time.Now().Add(checkEvery/2 + rand.N(checkEvery))
+	}
+}
+
+// withoutTargets is a state without the targets that AWS does not take.
+func withoutTargets(state model.State, refused []string) model.State {
+	if len(refused) == 0 {
+		return state
+	}
+	state = state.Clone()
+	for i := range state.TargetGroups {
+		group := &state.TargetGroups[i]
+		group.Targets = slices.DeleteFunc(group.Targets, func(target model.Target) bool { return slices.Contains(refused, target.ID) })
+	}
+	if state.CLB != nil {
+		state.CLB.Instances = slices.DeleteFunc(state.CLB.Instances, func(id string) bool { return slices.Contains(refused, id) })
+	}
+	return state
+}
+
+// remove deletes what AWS holds for a Service.
+func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service) error {
+	held, sure, err := p.recall(ctx, e)
+	if err != nil {
+		return err
+	}
+	if hasMTURule(&held.state) {
+		// Whether others need it has to be seen, not remembered.
+		p.groupless.Lock()
+		defer p.groupless.Unlock()
+		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
+			return err
+		}
+	}
+	nothing := model.State{}
+	observed := p.observedFor(e, &nothing, held)
+	plan := &leftover{desired: nothing, steps: model.Plan(&nothing, &observed), held: held.clone(), since: time.Now()}
+	p.mu.Lock()
+	if left := e.left; left != nil {
+		if !reflect.DeepEqual(left.desired, nothing) {
+			e.held, e.left = nil, nil
+			p.mu.Unlock()
+			return &unfinished{time.Millisecond, errors.New("observing anew")}
+		}
+		plan = left
+	}
+	p.mu.Unlock()
+	if err := p.take(ctx, e, service, plan); err != nil {
+		return err
+	}
+	if !sure {
+		p.mu.Lock()
+		e.held = nil
+		wait := settle - time.Since(e.written)
+		p.mu.Unlock()
+		return &unfinished{max(wait, 0) + time.Millisecond, errors.New("looking again whether anything is left")}
+	}
+	return nil
+}
+
+func hasMTURule(state *model.State) bool {
+	return slices.ContainsFunc(state.NodeRules, func(rule model.NodeRule) bool { return strings.HasPrefix(rule.Rule.Description, model.MTURule) })
+}
