@@ -172,12 +172,26 @@ type fact struct {
 	code string
 }
 
+// prove proves facts, and of each call that is refused that it changed nothing.
 func prove(t *testing.T, facts []fact) {
 	for _, f := range facts {
 		t.Run(f.name, func(t *testing.T) {
 			b := newBench(t, awsfake.Options{})
-			if got := code(f.call(b)); got != f.code {
+			var before string
+			b.Before(func(awsfake.Call) error {
+				before = b.String()
+				return nil
+			})
+			err := f.call(b)
+			if got := code(err); got != f.code {
 				t.Errorf("answered %q, want %q", got, f.code)
+			}
+			// What the SDK refuses is no call.
+			if _, called := errors.AsType[smithy.APIError](err); !called {
+				return
+			}
+			if after := b.String(); before != after {
+				t.Errorf("the refused call changed (-before +after):\n%s", cmp.Diff(before, after))
 			}
 		})
 	}

@@ -26,7 +26,8 @@ func (c Call) String() string { return c.API + "." + c.Operation }
 
 // Fault is something that goes wrong with one call or with some of them.
 type Fault struct {
-	// Operation is "elbv2.CreateListener"; empty is any.
+	// Operation is "elbv2.CreateListener", or "elbv2" for any of that API; empty
+	// is any at all.
 	Operation string
 	// Nth is which of these calls goes wrong, counted from 1 since the fault
 	// was injected; 0 is the first.
@@ -46,7 +47,7 @@ type Fault struct {
 
 // meets counts a call and says whether it is one that goes wrong.
 func (f *Fault) meets(call Call) bool {
-	if f.Operation != "" && f.Operation != call.String() {
+	if f.Operation != "" && f.Operation != call.API && f.Operation != call.String() {
 		return false
 	}
 	f.met++

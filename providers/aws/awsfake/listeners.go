@@ -234,7 +234,13 @@ func (c *Cloud) listenerBy(arn *string) (*listener, error) {
 }
 
 func (c *Cloud) listenersOf(lb *network) []*listener {
-	return slices.DeleteFunc(c.listeners.all(), func(l *listener) bool { return l.lb != lb })
+	var found []*listener
+	for _, l := range c.listeners.all() {
+		if l.lb == lb {
+			found = append(found, l)
+		}
+	}
+	return found
 }
 
 func (c *Cloud) deleteListener(in *elbv2.DeleteListenerInput) (*elbv2.DeleteListenerOutput, error) {
