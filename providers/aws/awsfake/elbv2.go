@@ -97,12 +97,16 @@ func (c *Cloud) createNetwork(in *elbv2.CreateLoadBalancerInput) (*elbv2.CreateL
 			continue
 		}
 		if !sameNetwork(old, lb) {
-			return nil, &types.DuplicateLoadBalancerNameException{Message: text("A load balancer with the same name '%s' exists, but with different settings", lb.name)}
+			return nil, &types.DuplicateLoadBalancerNameException{
+				Message: text("A load balancer with the same name '%s' exists, but with different settings", lb.name),
+			}
 		}
 		return &elbv2.CreateLoadBalancerOutput{LoadBalancers: []types.LoadBalancer{c.networkOut(old)}}, nil
 	}
 	if len(c.networks.live) >= c.limits.NetworkLoadBalancers {
-		return nil, &types.TooManyLoadBalancersException{Message: text("The quota of %d load balancers has been reached", c.limits.NetworkLoadBalancers)}
+		return nil, &types.TooManyLoadBalancersException{
+			Message: text("The quota of %d load balancers has been reached", c.limits.NetworkLoadBalancers),
+		}
 	}
 	if err := c.claimAddresses(lb, lb.zones); err != nil {
 		return nil, err
@@ -195,7 +199,9 @@ func checkFamilies(t types.IpAddressType, nat types.EnablePrefixForIpv6SourceNat
 	}
 	for _, z := range zones {
 		if !z.subnet.CIDRv6.IsValid() {
-			return &types.InvalidSubnetException{Message: text("You must specify subnets with an associated IPv6 CIDR block: '%s' has none", z.subnet.ID)}
+			return &types.InvalidSubnetException{
+				Message: text("You must specify subnets with an associated IPv6 CIDR block: '%s' has none", z.subnet.ID),
+			}
 		}
 	}
 	return nil
@@ -352,7 +358,9 @@ func (c *Cloud) deleteNetwork(in *elbv2.DeleteLoadBalancerInput) (*elbv2.DeleteL
 		return &elbv2.DeleteLoadBalancerOutput{}, nil
 	}
 	if lb.attributes.get("deletion_protection.enabled") == "true" {
-		return nil, &types.OperationNotPermittedException{Message: text("Load balancer '%s' cannot be deleted because deletion protection is enabled", arn)}
+		return nil, &types.OperationNotPermittedException{
+			Message: text("Load balancer '%s' cannot be deleted because deletion protection is enabled", arn),
+		}
 	}
 	now := c.now()
 	for _, l := range c.listenersOf(lb) {

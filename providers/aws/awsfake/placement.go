@@ -70,7 +70,7 @@ func (c *Cloud) shield(ids []string, vpc string, wrong placementErrors) error {
 	return nil
 }
 
-// target instances: running says why an instance cannot be registered.
+// running says whether an instance can be registered.
 func running(i *instance) bool { return i.State == ec2types.InstanceStateNameRunning }
 
 // leftover is what a deleted load balancer still has in use for a while.
@@ -123,7 +123,8 @@ func (c *Cloud) groupInUse(id string) string {
 		}
 	}
 	for _, i := range c.instances.all() {
-		if i.State != ec2types.InstanceStateNameTerminated && slices.ContainsFunc(i.interfaces, func(n Interface) bool { return slices.Contains(n.Groups, id) }) {
+		has := slices.ContainsFunc(i.interfaces, func(n Interface) bool { return slices.Contains(n.Groups, id) })
+		if has && i.State != ec2types.InstanceStateNameTerminated {
 			return "instance " + i.ID
 		}
 	}
