@@ -5,7 +5,8 @@
 //
 // The clients that it hands out are those of aws-sdk-go-v2; only the wire is
 // cut off. So what the SDK itself checks is checked here too, and errors come
-// wrapped as they do in life.
+// wrapped as they do in life. The SDK's own retries lie behind the cut: what is
+// throttled comes back to the caller at once.
 //
 // Where the documentation of AWS leaves a rule open, the stricter reading is
 // taken: what works here works there.

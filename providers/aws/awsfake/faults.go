@@ -37,7 +37,8 @@ type Fault struct {
 	Times int
 	// Err is the error that the caller gets. Without one the call is throttled.
 	Err error
-	// Late lets the call do its work first: the answer is lost.
+	// Late lets the call do its work first: the answer is lost. A call that AWS
+	// refuses is answered so all the same.
 	Late bool
 	// Do runs when it happens, for example to end the caller's context.
 	Do func()
