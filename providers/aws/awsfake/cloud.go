@@ -54,7 +54,8 @@ type Delays struct {
 	// other than initial; 30 seconds.
 	Healthy time.Duration
 	// Interfaces is how long the network interfaces of a deleted load balancer
-	// keep its security groups and addresses in use; 30 seconds.
+	// keep its security groups and addresses in use, and that of a subnet that a
+	// load balancer left its zone; 30 seconds.
 	Interfaces time.Duration
 	// Groups is how long a target group counts as in use after the load
 	// balancer is gone that forwarded to it; 5 seconds.

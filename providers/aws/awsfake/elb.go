@@ -137,6 +137,9 @@ func (c *Cloud) newClassic(in *elb.CreateLoadBalancerInput) (*classic, error) {
 	if lb.subnets, err = c.place(in.Subnets, lb.scheme == publicScheme, classicPlacement); err != nil {
 		return nil, err
 	}
+	if err := spacious(lb.subnets, classicPlacement); err != nil {
+		return nil, err
+	}
 	lb.vpc = lb.subnets[0].VPC
 	if len(lb.groups) == 0 {
 		v, _ := c.vpcs.get(lb.vpc)
@@ -265,7 +268,11 @@ func (c *Cloud) attachSubnets(in *elb.AttachLoadBalancerToSubnetsInput) (*elb.At
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range subnets[len(lb.subnets):] {
+	fresh := subnets[len(lb.subnets):]
+	if err := spacious(fresh, classicPlacement); err != nil {
+		return nil, err
+	}
+	for _, s := range fresh {
 		s.free--
 	}
 	lb.subnets = subnets

@@ -81,8 +81,8 @@ func (c *Cloud) createListener(in *elbv2.CreateListenerInput) (*elbv2.CreateList
 			Message: text("The quota of %d listeners for the load balancer has been reached", c.limits.ListenersPerNetwork),
 		}
 	}
-	if c.networkOf(l.group) == nil {
-		c.used(l.group)
+	if err := c.use(l); err != nil {
+		return nil, err
 	}
 	l.arn = c.arn("listener/net/" + lb.name)
 	c.listeners.add(l.arn, l, c.next(), c.now())
@@ -290,8 +290,8 @@ func (c *Cloud) modifyListener(in *elbv2.ModifyListenerInput) (*elbv2.ModifyList
 	if changed.protocol != l.protocol {
 		changed.attributes = carry(listenerAttributes(changed.protocol), l.attributes)
 	}
-	if c.networkOf(changed.group) == nil {
-		c.used(changed.group)
+	if err := c.use(&changed); err != nil {
+		return nil, err
 	}
 	left := l.group
 	*l = changed

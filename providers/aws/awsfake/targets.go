@@ -170,8 +170,8 @@ func (c *Cloud) checkAddress(g *targetGroup, t *target) error {
 	return nil
 }
 
-// checkRoom is the quota of targets, of the group and of the load balancer
-// that uses it.
+// checkRoom is the quota of targets of a group and of the load balancer that
+// uses it.
 func (c *Cloud) checkRoom(g *targetGroup, wanted []*target) error {
 	fresh := slices.DeleteFunc(slices.Clone(wanted), func(t *target) bool { return g.find(t.id, t.port) != nil })
 	if len(g.targets)+len(fresh) > c.limits.TargetsPerGroup {
@@ -179,10 +179,15 @@ func (c *Cloud) checkRoom(g *targetGroup, wanted []*target) error {
 			Message: text("The quota of %d targets for the target group has been reached", c.limits.TargetsPerGroup),
 		}
 	}
-	lb := c.networkOf(g)
-	if lb == nil {
-		return nil
+	if lb := c.networkOf(g); lb != nil {
+		return c.checkLoad(lb, fresh)
 	}
+	return nil
+}
+
+// checkLoad is the quota of a load balancer's targets, with some that are to
+// come.
+func (c *Cloud) checkLoad(lb *network, fresh []*target) error {
 	total, zones := len(fresh), map[string]int{}
 	for _, t := range fresh {
 		zones[c.zoneOf(t)]++
@@ -357,9 +362,17 @@ func health(state types.TargetHealthStateEnum, reason types.TargetHealthReasonEn
 	return &types.TargetHealth{State: state, Reason: reason, Description: aws.String(description)}
 }
 
-// used starts the health checks of a group that a load balancer begins to use.
-func (c *Cloud) used(g *targetGroup) {
-	for _, t := range g.targets {
+// use starts the health checks of a group that a load balancer begins to use,
+// if that can bear them.
+func (c *Cloud) use(l *listener) error {
+	if c.networkOf(l.group) != nil {
+		return nil
+	}
+	if err := c.checkLoad(l.lb, l.group.targets); err != nil {
+		return err
+	}
+	for _, t := range l.group.targets {
 		t.since = c.now()
 	}
+	return nil
 }
