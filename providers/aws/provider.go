@@ -96,7 +96,8 @@ type Provider struct {
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
 
 // byService is the index of EndpointSlices by namespace/name of the Service.
-const byService = "service"
+// The informer is shared: other providers have indexes of their own.
+const byService = "aws/service"
 
 // New returns a Provider; it registers the informers that it needs.
 func New(options Options) (*Provider, error) {

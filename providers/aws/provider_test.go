@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -291,6 +293,30 @@ func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
 			w.addNode(3)
 		}
 	})
+}
+
+// A subnet goes for another one of its zone, in place as long as the load
+// balancer is in another zone as well.
+func TestSubnetsWithinAZone(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-another1", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.21.0/24")})
+			in := func(subnets string) *corev1.LoadBalancerStatus {
+				status := w.ensure(service(class, annotate("subnets", subnets)))
+				if !strings.Contains(w.cloud.String(), " internet-facing "+subnets+" ") {
+					t.Errorf("%s is not in %s:\n%s", class, subnets, w.cloud)
+				}
+				return status
+			}
+			first := in("subnet-public1,subnet-public2")
+			if moved := in("subnet-another1,subnet-public2"); !reflect.DeepEqual(first, moved) {
+				t.Errorf("%s: %v became %v", class, first, moved)
+			}
+			in("subnet-another1")
+			in("subnet-public1")
+			w.delete(service(class, nil))
+		})
+	}
 }
 
 // What annotations chose is found without them.
