@@ -244,6 +244,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
 		s := service("heraldlb.io/nlb", nil)
 		w.ensure(s)
+		w.ensure(other("theirs", "heraldlb.io/nlb", annotate("name", "theirs")))
 		time.Sleep(10 * time.Minute)
 		before := w.cloud.String()
 		for _, c := range []struct {
@@ -256,6 +257,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 			{"no such group", annotate("security-groups", "nobody"), []string{"security-groups", "nobody"}},
 			{"too few addresses", annotate("eip-allocations", "eipalloc-1"), []string{"eip-allocations", "subnet-public1", "subnet-public2"}},
 			{"an address of no subnet", all(annotate("internal", "true"), annotate("private-ipv4-addresses", "10.9.9.9")), []string{"private-ipv4-addresses", "10.9.9.9"}},
+			{"a name that is taken", annotate("name", "theirs"), []string{"name", "theirs"}},
 			{"a bad scheme", annotate("scheme", "public"), []string{"scheme", "internet-facing"}},
 		} {
 			edited := service("heraldlb.io/nlb", c.edit)
