@@ -1,11 +1,13 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/smithy-go"
 	"golang.org/x/time/rate"
@@ -17,10 +19,14 @@ func call[In, Out, Opt any](ctx context.Context, p *Provider, do func(context.Co
 	if err := p.buckets.wait(ctx, operation); err != nil {
 		return nil, fmt.Errorf("%s: %w", operation, err)
 	}
+	begun := time.Now()
 	out, err := do(ctx, in)
+	callSeconds.WithLabelValues(operation).Observe(time.Since(begun).Seconds())
 	if err != nil {
+		callsMade.WithLabelValues(operation, cmp.Or(codeOf(err), "none")).Inc()
 		return nil, &callError{operation, err}
 	}
+	callsMade.WithLabelValues(operation, "").Inc()
 	return out, nil
 }
 

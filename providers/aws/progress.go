@@ -133,11 +133,14 @@ func (p *Provider) touch(e *entry, makes bool) {
 // is done when AWS answers so.
 func waitFor(step model.Step, code string) (after time.Duration, wait bool) {
 	_, deletesTargets := step.(model.DeleteTargetGroup)
+	_, moves := step.(model.SetMappings)
 	switch {
 	case code == "DependencyViolation": // network interfaces go some time after their load balancer
 		return 10 * time.Second, true
 	case code == "ResourceInUse" && deletesTargets, code == "TargetGroupAssociationLimit": // so do listeners
 		return 5 * time.Second, true
+	case code == "InvalidConfigurationRequest" && moves: // and what it has in a zone that it leaves
+		return 15 * time.Second, true
 	case code == "InvalidGroup.NotFound", code == "InvalidSecurityGroup": // a new group is not known everywhere at once
 		return 2 * time.Second, true
 	}

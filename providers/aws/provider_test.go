@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -242,6 +244,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
 		s := service("heraldlb.io/nlb", nil)
 		w.ensure(s)
+		w.ensure(other("theirs", "heraldlb.io/nlb", annotate("name", "theirs")))
 		time.Sleep(10 * time.Minute)
 		before := w.cloud.String()
 		for _, c := range []struct {
@@ -254,6 +257,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 			{"no such group", annotate("security-groups", "nobody"), []string{"security-groups", "nobody"}},
 			{"too few addresses", annotate("eip-allocations", "eipalloc-1"), []string{"eip-allocations", "subnet-public1", "subnet-public2"}},
 			{"an address of no subnet", all(annotate("internal", "true"), annotate("private-ipv4-addresses", "10.9.9.9")), []string{"private-ipv4-addresses", "10.9.9.9"}},
+			{"a name that is taken", annotate("name", "theirs"), []string{"name", "theirs"}},
 			{"a bad scheme", annotate("scheme", "public"), []string{"scheme", "internet-facing"}},
 		} {
 			edited := service("heraldlb.io/nlb", c.edit)
@@ -291,6 +295,30 @@ func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
 			w.addNode(3)
 		}
 	})
+}
+
+// A subnet goes for another one of its zone, in place as long as the load
+// balancer is in another zone as well.
+func TestSubnetsWithinAZone(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-another1", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.21.0/24")})
+			in := func(subnets string) *corev1.LoadBalancerStatus {
+				status := w.ensure(service(class, annotate("subnets", subnets)))
+				if !strings.Contains(w.cloud.String(), " internet-facing "+subnets+" ") {
+					t.Errorf("%s is not in %s:\n%s", class, subnets, w.cloud)
+				}
+				return status
+			}
+			first := in("subnet-public1,subnet-public2")
+			if moved := in("subnet-another1,subnet-public2"); !reflect.DeepEqual(first, moved) {
+				t.Errorf("%s: %v became %v", class, first, moved)
+			}
+			in("subnet-another1")
+			in("subnet-public1")
+			w.delete(service(class, nil))
+		})
+	}
 }
 
 // What annotations chose is found without them.

@@ -10,6 +10,7 @@ import (
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -130,8 +131,10 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		}
 		in.Endpoints = p.endpoints(service, s)
 	}
-	if refusal, err := p.checkAllocations(ctx, in); refusal != nil || err != nil {
-		return model.State{}, nil, p.missing(e, refusal, err)
+	for _, check := range []func(context.Context, *model.Input) (*v1alpha1.Refusal, error){p.checkAllocations, p.checkName} {
+		if refusal, err := check(ctx, in); refusal != nil || err != nil {
+			return model.State{}, nil, p.missing(e, refusal, err)
+		}
 	}
 	desired, notes, refusal := model.Build(in)
 	if refusal != nil {
@@ -174,6 +177,33 @@ func (p *Provider) checkAllocations(ctx context.Context, in *model.Input) (*v1al
 	for _, id := range unknown {
 		if !slices.ContainsFunc(out.Addresses, func(address ec2types.Address) bool { return awssdk.ToString(address.AllocationId) == id }) {
 			return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%seip-allocations has %s, which is no Elastic IP of this account and region", settings.Prefix, id), nil
+		}
+	}
+	return nil, nil
+}
+
+// checkName refuses a name that a load balancer of somebody else has.
+func (p *Provider) checkName(ctx context.Context, in *model.Input) (*v1alpha1.Refusal, error) {
+	name := in.Settings.Name
+	if name == "" || in.Observed.NLB != nil && in.Observed.NLB.Name == name {
+		return nil, nil
+	}
+	out, err := call(ctx, p, p.ELBV2.DescribeLoadBalancers, &elbv2.DescribeLoadBalancersInput{Names: []string{name}})
+	if codeOf(err) == "LoadBalancerNotFound" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range out.LoadBalancers {
+		arn := awssdk.ToString(out.LoadBalancers[i].LoadBalancerArn)
+		tags, err := p.networkTags(ctx, []string{arn})
+		if err != nil {
+			return nil, err
+		}
+		if !in.Identity.Owns(tags[arn]) {
+			return v1alpha1.Refuse(v1alpha1.ConflictingRequests,
+				"%sname is %q, which is the name of another load balancer: want one that is free in the account and region", settings.Prefix, name), nil
 		}
 	}
 	return nil, nil

@@ -66,6 +66,9 @@ func networkAttributes(scheme types.LoadBalancerSchemeEnum) attributes {
 	}
 }
 
+// asBalancer is the value of an attribute that follows the load balancer.
+const asBalancer = "use_load_balancer_configuration"
+
 func targetGroupAttributes(g *targetGroup) attributes {
 	terminate, preserve := "false", "true"
 	unhealthy := boolean("true")
@@ -82,7 +85,7 @@ func targetGroupAttributes(g *targetGroup) attributes {
 	return attributes{
 		"deregistration_delay.timeout_seconds":                                           number("300", 0, 3600),
 		"deregistration_delay.connection_termination.enabled":                            boolean(terminate),
-		"load_balancing.cross_zone.enabled":                                              fixed("use_load_balancer_configuration", "true", "false", "use_load_balancer_configuration"),
+		"load_balancing.cross_zone.enabled":                                              fixed(asBalancer, "true", "false", asBalancer),
 		"preserve_client_ip.enabled":                                                     keep,
 		"proxy_protocol_v2.enabled":                                                      boolean("false"),
 		"stickiness.enabled":                                                             boolean("false"),

@@ -5,7 +5,8 @@
 //
 // The clients that it hands out are those of aws-sdk-go-v2; only the wire is
 // cut off. So what the SDK itself checks is checked here too, and errors come
-// wrapped as they do in life.
+// wrapped as they do in life. The SDK's own retries lie behind the cut: what is
+// throttled comes back to the caller at once.
 //
 // Where the documentation of AWS leaves a rule open, the stricter reading is
 // taken: what works here works there.
@@ -53,7 +54,8 @@ type Delays struct {
 	// other than initial; 30 seconds.
 	Healthy time.Duration
 	// Interfaces is how long the network interfaces of a deleted load balancer
-	// keep its security groups and addresses in use; 30 seconds.
+	// keep its security groups and addresses in use, and that of a subnet that a
+	// load balancer left its zone; 30 seconds.
 	Interfaces time.Duration
 	// Groups is how long a target group counts as in use after the load
 	// balancer is gone that forwarded to it; 5 seconds.

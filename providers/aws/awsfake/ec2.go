@@ -34,6 +34,15 @@ func (c *Cloud) computeOperations() map[string]handler {
 	}
 }
 
+// How EC2 speaks of what it describes.
+var (
+	subnetKind   = resource{"subnet-", "InvalidSubnetID", "subnet ID"}
+	tableKind    = resource{"rtb-", "InvalidRouteTableID", "routeTable ID"}
+	vpcKind      = resource{"vpc-", "InvalidVpcID", "vpc ID"}
+	instanceKind = resource{"i-", "InvalidInstanceID", "instance ID"}
+	addressKind  = resource{"eipalloc-", "InvalidAllocationID", "allocation ID"}
+)
+
 func ec2Tags(t tags) []types.Tag {
 	var out []types.Tag
 	for _, p := range t.sorted() {
@@ -43,7 +52,7 @@ func ec2Tags(t tags) []types.Tag {
 }
 
 func (c *Cloud) describeSubnets(in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
-	list, err := lookup(c.subnets.seen(c.now(), Delays{}), in.SubnetIds, in.Filters, resource{"subnet-", "InvalidSubnetID", "subnet ID"}, func(s *subnet) fields {
+	list, err := lookup(c.subnets.seen(c.now(), Delays{}), in.SubnetIds, in.Filters, subnetKind, func(s *subnet) fields {
 		if s == nil {
 			s = &subnet{}
 		}
@@ -124,14 +133,15 @@ func routes(v *vpc, public bool) []types.Route {
 	}
 	if public && !v.NoInternet {
 		list = append(list, types.Route{
-			DestinationCidrBlock: aws.String("0.0.0.0/0"), GatewayId: aws.String("igw-" + v.ID), State: types.RouteStateActive, Origin: types.RouteOriginCreateRoute,
+			DestinationCidrBlock: aws.String("0.0.0.0/0"), GatewayId: aws.String("igw-" + v.ID),
+			State: types.RouteStateActive, Origin: types.RouteOriginCreateRoute,
 		})
 	}
 	return list
 }
 
 func (c *Cloud) describeRouteTables(in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
-	list, err := lookup(c.routeTables(), in.RouteTableIds, in.Filters, resource{"rtb-", "InvalidRouteTableID", "routeTable ID"}, func(t types.RouteTable) fields {
+	list, err := lookup(c.routeTables(), in.RouteTableIds, in.Filters, tableKind, func(t types.RouteTable) fields {
 		var subnets, main, gateways []string
 		for _, a := range t.Associations {
 			subnets = append(subnets, aws.ToString(a.SubnetId))
@@ -183,7 +193,7 @@ func (c *Cloud) describeZones(in *ec2.DescribeAvailabilityZonesInput) (*ec2.Desc
 }
 
 func (c *Cloud) describeVPCs(in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
-	list, err := lookup(c.vpcs.seen(c.now(), Delays{}), in.VpcIds, in.Filters, resource{"vpc-", "InvalidVpcID", "vpc ID"}, func(v *vpc) fields {
+	list, err := lookup(c.vpcs.seen(c.now(), Delays{}), in.VpcIds, in.Filters, vpcKind, func(v *vpc) fields {
 		if v == nil {
 			v = &vpc{}
 		}
@@ -204,7 +214,9 @@ func (c *Cloud) describeVPCs(in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput
 }
 
 func (c *Cloud) vpcOut(v *vpc) types.Vpc {
-	out := types.Vpc{VpcId: aws.String(v.ID), State: types.VpcStateAvailable, IsDefault: aws.Bool(false), OwnerId: aws.String(c.options.Account), Tags: ec2Tags(v.Tags)}
+	out := types.Vpc{
+		VpcId: aws.String(v.ID), State: types.VpcStateAvailable, IsDefault: aws.Bool(false), OwnerId: aws.String(c.options.Account), Tags: ec2Tags(v.Tags),
+	}
 	for _, p := range v.CIDRs {
 		if !p.Addr().Is4() {
 			out.Ipv6CidrBlockAssociationSet = append(out.Ipv6CidrBlockAssociationSet, types.VpcIpv6CidrBlockAssociation{
@@ -226,7 +238,7 @@ func (c *Cloud) describeInstances(in *ec2.DescribeInstancesInput) (*ec2.Describe
 	if len(in.InstanceIds) > 1000 {
 		return nil, refuse("InvalidParameterValue", "Up to 1000 instance IDs can be specified in a single request")
 	}
-	list, err := lookup(c.instances.seen(c.now(), Delays{}), in.InstanceIds, in.Filters, resource{"i-", "InvalidInstanceID", "instance ID"}, func(i *instance) fields {
+	list, err := lookup(c.instances.seen(c.now(), Delays{}), in.InstanceIds, in.Filters, instanceKind, func(i *instance) fields {
 		if i == nil {
 			i = &instance{interfaces: []Interface{{}}}
 		}
@@ -312,8 +324,10 @@ func (c *Cloud) identifiers(groups []string) []types.GroupIdentifier {
 func (c *Cloud) interfaceOut(i *instance, nic Interface, n int) types.InstanceNetworkInterface {
 	out := types.InstanceNetworkInterface{
 		NetworkInterfaceId: aws.String("eni-" + strings.TrimPrefix(i.ID, "i-") + "-" + strconv.Itoa(n)),
-		Attachment:         &types.InstanceNetworkInterfaceAttachment{DeviceIndex: aws.Int32(int32(nic.DeviceIndex)), Status: types.AttachmentStatusAttached},
-		Groups:             c.identifiers(nic.Groups), SubnetId: aws.String(cmp.Or(nic.Subnet, i.Subnet)), VpcId: aws.String(i.vpc),
+		Attachment: &types.InstanceNetworkInterfaceAttachment{
+			DeviceIndex: aws.Int32(int32(nic.DeviceIndex)), Status: types.AttachmentStatusAttached,
+		},
+		Groups: c.identifiers(nic.Groups), SubnetId: aws.String(cmp.Or(nic.Subnet, i.Subnet)), VpcId: aws.String(i.vpc),
 		Status: types.NetworkInterfaceStatusInUse, InterfaceType: aws.String("interface"),
 	}
 	for _, a := range nic.Addresses {
@@ -340,7 +354,7 @@ func associationOut(public netip.Addr) *types.InstanceNetworkInterfaceAssociatio
 }
 
 func (c *Cloud) describeAddresses(in *ec2.DescribeAddressesInput) (*ec2.DescribeAddressesOutput, error) {
-	list, err := lookup(c.addresses.seen(c.now(), Delays{}), in.AllocationIds, in.Filters, resource{"eipalloc-", "InvalidAllocationID", "allocation ID"}, func(a *address) fields {
+	list, err := lookup(c.addresses.seen(c.now(), Delays{}), in.AllocationIds, in.Filters, addressKind, func(a *address) fields {
 		if a == nil {
 			a = &address{}
 		}

@@ -81,14 +81,20 @@ func (c *Cloud) createClassic(in *elb.CreateLoadBalancerInput) (*elb.CreateLoadB
 	if old, ok := c.classics.get(lb.name); ok {
 		switch {
 		case !sameClassic(old, lb):
-			return nil, &types.DuplicateAccessPointNameException{Message: text("Load Balancer named %s already exists and it is configured with different parameters.", lb.name)}
+			return nil, &types.DuplicateAccessPointNameException{
+				Message: text("Load Balancer named %s already exists and it is configured with different parameters.", lb.name),
+			}
 		case !slices.Equal(old.tags.sorted(), lb.tags.sorted()):
-			return nil, &types.DuplicateAccessPointNameException{Message: text("Load Balancer named %s already exists and it is configured with different tags.", lb.name)}
+			return nil, &types.DuplicateAccessPointNameException{
+				Message: text("Load Balancer named %s already exists and it is configured with different tags.", lb.name),
+			}
 		}
 		return &elb.CreateLoadBalancerOutput{DNSName: aws.String(old.dns)}, nil
 	}
 	if len(c.classics.live) >= c.limits.ClassicLoadBalancers {
-		return nil, &types.TooManyAccessPointsException{Message: text("The quota of %d load balancers has been reached", c.limits.ClassicLoadBalancers)}
+		return nil, &types.TooManyAccessPointsException{
+			Message: text("The quota of %d load balancers has been reached", c.limits.ClassicLoadBalancers),
+		}
 	}
 	serial := c.next()
 	lb.dns = fmt.Sprintf("%s-%d.%s.elb.amazonaws.com", lb.name, 1000000000+serial, c.options.Region)
@@ -129,6 +135,9 @@ func (c *Cloud) newClassic(in *elb.CreateLoadBalancerInput) (*classic, error) {
 	}
 	var err error
 	if lb.subnets, err = c.place(in.Subnets, lb.scheme == publicScheme, classicPlacement); err != nil {
+		return nil, err
+	}
+	if err := spacious(lb.subnets, classicPlacement); err != nil {
 		return nil, err
 	}
 	lb.vpc = lb.subnets[0].VPC
@@ -259,7 +268,11 @@ func (c *Cloud) attachSubnets(in *elb.AttachLoadBalancerToSubnetsInput) (*elb.At
 	if err != nil {
 		return nil, err
 	}
-	for _, s := range subnets[len(lb.subnets):] {
+	fresh := subnets[len(lb.subnets):]
+	if err := spacious(fresh, classicPlacement); err != nil {
+		return nil, err
+	}
+	for _, s := range fresh {
 		s.free--
 	}
 	lb.subnets = subnets

@@ -52,7 +52,9 @@ func (c *Cloud) listen(lb *classic, list []types.Listener) error {
 		}
 		if i := slices.IndexFunc(has, func(o classicListener) bool { return o.port == l.port }); i >= 0 {
 			if has[i].String() != l.String() {
-				return &types.DuplicateListenerException{Message: text("A listener already exists for %s with LoadBalancerPort %d, but with different settings", lb.name, l.port)}
+				return &types.DuplicateListenerException{
+					Message: text("A listener already exists for %s with LoadBalancerPort %d, but with different settings", lb.name, l.port),
+				}
 			}
 			continue
 		}
@@ -95,11 +97,14 @@ func (c *Cloud) newClassicListener(in types.Listener) (classicListener, error) {
 	known := []string{"HTTP", "HTTPS", "TCP", "SSL"}
 	switch {
 	case !slices.Contains(known, l.protocol) || !slices.Contains(known, l.instanceProto):
-		return l, &types.UnsupportedProtocolException{Message: text("The protocols of a listener must be of %s; got %s and %s", known, l.protocol, l.instanceProto)}
+		return l, &types.UnsupportedProtocolException{
+			Message: text("The protocols of a listener must be of %s; got %s and %s", known, l.protocol, l.instanceProto),
+		}
 	case l.port < 1 || l.port > 65535 || l.backend < 1 || l.backend > 65535:
 		return l, invalid("The ports of a listener must be between 1 and 65535; got %d and %d", l.port, l.backend)
 	case httpProtocol(l.protocol) != httpProtocol(l.instanceProto):
-		return l, misconfiguredClassic("The listener protocol %s and the instance protocol %s are of different layers", l.protocol, l.instanceProto)
+		return l, misconfiguredClassic("The listener protocol %s and the instance protocol %s are of different layers",
+			l.protocol, l.instanceProto)
 	case secureProtocol(l.protocol) && l.certificate == "":
 		return l, invalid("Secure Listeners need to specify a SSLCertificateId")
 	case !secureProtocol(l.protocol) && l.certificate != "":

@@ -24,9 +24,11 @@ type network struct {
 	// have any.
 	grouped     bool
 	privateLink string
-	attributes  attributes
-	tags        tags
-	created     time.Time
+	// left is since when it has no subnet any more in a zone that it had.
+	left       map[string]time.Time
+	attributes attributes
+	tags       tags
+	created    time.Time
 }
 
 // attachment is a load balancer's foot in a zone.
@@ -97,12 +99,16 @@ func (c *Cloud) createNetwork(in *elbv2.CreateLoadBalancerInput) (*elbv2.CreateL
 			continue
 		}
 		if !sameNetwork(old, lb) {
-			return nil, &types.DuplicateLoadBalancerNameException{Message: text("A load balancer with the same name '%s' exists, but with different settings", lb.name)}
+			return nil, &types.DuplicateLoadBalancerNameException{
+				Message: text("A load balancer with the same name '%s' exists, but with different settings", lb.name),
+			}
 		}
 		return &elbv2.CreateLoadBalancerOutput{LoadBalancers: []types.LoadBalancer{c.networkOut(old)}}, nil
 	}
 	if len(c.networks.live) >= c.limits.NetworkLoadBalancers {
-		return nil, &types.TooManyLoadBalancersException{Message: text("The quota of %d load balancers has been reached", c.limits.NetworkLoadBalancers)}
+		return nil, &types.TooManyLoadBalancersException{
+			Message: text("The quota of %d load balancers has been reached", c.limits.NetworkLoadBalancers),
+		}
 	}
 	if err := c.claimAddresses(lb, lb.zones); err != nil {
 		return nil, err
@@ -124,7 +130,7 @@ func (c *Cloud) newNetwork(in *elbv2.CreateLoadBalancerInput) (*network, error) 
 	lb := &network{
 		name: aws.ToString(in.Name), scheme: or(in.Scheme, types.LoadBalancerSchemeEnumInternetFacing),
 		ipType: or(in.IpAddressType, types.IpAddressTypeIpv4), groups: slices.Clone(in.SecurityGroups), grouped: len(in.SecurityGroups) > 0,
-		sourceNAT: or(in.EnablePrefixForIpv6SourceNat, types.EnablePrefixForIpv6SourceNatEnumOff),
+		sourceNAT: or(in.EnablePrefixForIpv6SourceNat, types.EnablePrefixForIpv6SourceNatEnumOff), left: map[string]time.Time{},
 	}
 	if in.Type != types.LoadBalancerTypeEnumNetwork {
 		return nil, invalid("awsfake knows load balancers of type network only, not '%s'", in.Type)
@@ -195,7 +201,9 @@ func checkFamilies(t types.IpAddressType, nat types.EnablePrefixForIpv6SourceNat
 	}
 	for _, z := range zones {
 		if !z.subnet.CIDRv6.IsValid() {
-			return &types.InvalidSubnetException{Message: text("You must specify subnets with an associated IPv6 CIDR block: '%s' has none", z.subnet.ID)}
+			return &types.InvalidSubnetException{
+				Message: text("You must specify subnets with an associated IPv6 CIDR block: '%s' has none", z.subnet.ID),
+			}
 		}
 	}
 	return nil
@@ -225,8 +233,23 @@ func (c *Cloud) attach(lb *network, subnets []string, mappings []types.SubnetMap
 		if zones[i], err = c.mapped(lb, found[i], m); err != nil {
 			return nil, err
 		}
+		if lb.at(found[i]) != nil || zones[i].private.IsValid() {
+			continue
+		}
+		if err := spacious(found[i:i+1], networkPlacement); err != nil {
+			return nil, err
+		}
 	}
 	return zones, nil
+}
+
+// at is a load balancer's attachment to a subnet, if it has one.
+func (lb *network) at(s *subnet) *attachment {
+	i := slices.IndexFunc(lb.zones, func(z attachment) bool { return z.subnet == s })
+	if i < 0 {
+		return nil
+	}
+	return &lb.zones[i]
 }
 
 // mapped is a subnet with the addresses that are asked for in it.
@@ -352,7 +375,9 @@ func (c *Cloud) deleteNetwork(in *elbv2.DeleteLoadBalancerInput) (*elbv2.DeleteL
 		return &elbv2.DeleteLoadBalancerOutput{}, nil
 	}
 	if lb.attributes.get("deletion_protection.enabled") == "true" {
-		return nil, &types.OperationNotPermittedException{Message: text("Load balancer '%s' cannot be deleted because deletion protection is enabled", arn)}
+		return nil, &types.OperationNotPermittedException{
+			Message: text("Load balancer '%s' cannot be deleted because deletion protection is enabled", arn),
+		}
 	}
 	now := c.now()
 	for _, l := range c.listenersOf(lb) {
@@ -529,12 +554,14 @@ func (c *Cloud) setSubnets(in *elbv2.SetSubnetsInput) (*elbv2.SetSubnetsOutput, 
 func (c *Cloud) replaceZones(lb *network, zones []attachment) ([]attachment, error) {
 	var fresh []attachment
 	for i, z := range zones {
-		old := slices.IndexFunc(lb.zones, func(o attachment) bool { return o.subnet == z.subnet })
-		if old < 0 {
+		had := lb.at(z.subnet)
+		if had == nil {
+			if err := c.vacant(lb, z.subnet); err != nil {
+				return nil, err
+			}
 			fresh = append(fresh, z)
 			continue
 		}
-		had := lb.zones[old]
 		if z.allocation != "" && z.allocation != had.allocation || z.private.IsValid() && z.private != had.private ||
 			z.v6.IsValid() && had.v6.IsValid() && z.v6 != had.v6 {
 			return nil, misconfigured("The addresses in the subnet '%s' cannot be changed", z.subnet.ID)
@@ -561,11 +588,24 @@ func (c *Cloud) replaceZones(lb *network, zones []attachment) ([]attachment, err
 			continue
 		}
 		o.subnet.free++
+		lb.left[o.subnet.Zone] = c.now()
 		if o.allocation != "" {
 			c.leave(nil, []string{o.allocation})
 		}
 	}
 	return zones, nil
+}
+
+// vacant says whether a load balancer may come to a subnet as far as its own
+// other subnet of that zone goes: that one must be gone first.
+func (c *Cloud) vacant(lb *network, s *subnet) error {
+	has := slices.ContainsFunc(lb.zones, func(z attachment) bool { return z.subnet.Zone == s.Zone })
+	left, had := lb.left[s.Zone]
+	if has || had && c.now().Sub(left) < c.options.Delays.Interfaces {
+		return misconfigured("You cannot specify an additional subnet from an Availability Zone that is already associated with the load balancer. "+
+			"The Availability Zone '%s' corresponding to the new subnet '%s' is already associated with the load balancer.", s.Zone, s.ID)
+	}
+	return nil
 }
 
 func (c *Cloud) setSecurityGroups(in *elbv2.SetSecurityGroupsInput) (*elbv2.SetSecurityGroupsOutput, error) {

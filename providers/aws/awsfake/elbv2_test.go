@@ -172,12 +172,26 @@ type fact struct {
 	code string
 }
 
+// prove proves facts, and of each call that is refused that it changed nothing.
 func prove(t *testing.T, facts []fact) {
 	for _, f := range facts {
 		t.Run(f.name, func(t *testing.T) {
 			b := newBench(t, awsfake.Options{})
-			if got := code(f.call(b)); got != f.code {
+			var before string
+			b.Before(func(awsfake.Call) error {
+				before = b.String()
+				return nil
+			})
+			err := f.call(b)
+			if got := code(err); got != f.code {
 				t.Errorf("answered %q, want %q", got, f.code)
+			}
+			// What the SDK refuses is no call.
+			if _, called := errors.AsType[smithy.APIError](err); !called {
+				return
+			}
+			if after := b.String(); before != after {
+				t.Errorf("the refused call changed (-before +after):\n%s", cmp.Diff(before, after))
 			}
 		})
 	}
@@ -253,6 +267,10 @@ func TestNetworkLoadBalancerFacts(t *testing.T) {
 			b.AddSubnet(awsfake.Subnet{ID: "subnet-8", VPC: "vpc-1", Zone: "eu-west-1c", CIDR: netip.MustParsePrefix("10.0.9.0/24"), Free: aws.Int(7)})
 			return subnets("subnet-8")(b)
 		}, "InvalidSubnet"},
+		{"a private address needs no free ones", func(b *bench) error {
+			b.AddSubnet(awsfake.Subnet{ID: "subnet-8", VPC: "vpc-1", Zone: "eu-west-1c", CIDR: netip.MustParsePrefix("10.0.9.0/24"), Free: aws.Int(1)})
+			return create("web", mapped(internal, types.SubnetMapping{SubnetId: aws.String("subnet-8"), PrivateIPv4Address: aws.String("10.0.9.9")}))(b)
+		}, ""},
 		{"the internet needs a gateway", func(b *bench) error {
 			b.AddVPC(awsfake.VPC{ID: "vpc-2", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}, NoInternet: true})
 			b.AddSubnet(awsfake.Subnet{ID: "subnet-9", VPC: "vpc-2", Zone: "eu-west-1b", CIDR: netip.MustParsePrefix("10.9.0.0/24")})
@@ -370,6 +388,22 @@ func TestNetworkLoadBalancerChanges(t *testing.T) {
 	prove(t, []fact{
 		{"more subnets", func(b *bench) error { return setSubnets(b, b.nlb("web", nil), "subnet-a", "subnet-b", "subnet-c") }, ""},
 		{"other subnets", func(b *bench) error { return setSubnets(b, b.nlb("web", nil), "subnet-c") }, ""},
+		{"another subnet of a zone", func(b *bench) error { return setSubnets(b, b.nlb("web", nil), "subnet-a2", "subnet-b") }, wrong},
+		{"another subnet of a zone just after the first is gone", func(b *bench) error {
+			lb := b.nlb("web", nil)
+			b.check(setSubnets(b, lb, "subnet-b"))
+			return setSubnets(b, lb, "subnet-a2", "subnet-b")
+		}, wrong},
+		{"another subnet of a zone a minute after the first is gone", func(b *bench) error {
+			lb := b.nlb("web", nil)
+			b.check(setSubnets(b, lb, "subnet-b"))
+			b.Advance(time.Minute)
+			return setSubnets(b, lb, "subnet-a2", "subnet-b")
+		}, ""},
+		{"a subnet that has become full stays", func(b *bench) error {
+			b.AddSubnet(awsfake.Subnet{ID: "subnet-8", VPC: "vpc-1", Zone: "eu-west-1c", CIDR: netip.MustParsePrefix("10.0.9.0/24"), Free: aws.Int(8)})
+			return setSubnets(b, b.nlb("web", func(i *in) { i.Subnets = []string{"subnet-8"} }), "subnet-8", "subnet-a")
+		}, ""},
 		{"no subnets", func(b *bench) error { return setSubnets(b, b.nlb("web", nil)) }, refused},
 		{"subnets of one zone", func(b *bench) error { return setSubnets(b, b.nlb("web", nil), "subnet-a", "subnet-a2") }, wrong},
 		{"an elastic address does not change", func(b *bench) error {
@@ -887,6 +921,11 @@ func TestTargetFacts(t *testing.T) {
 		t.Errorf("a third target across zones: %q", got)
 	}
 	b.check(b.register(group, "10.0.0.50"))
+	full := b.group("full", addresses)
+	b.check(b.register(full, "10.0.1.50"))
+	if got := code(b.createListener(lb, full, 81, nil)); got != "TooManyTargets" {
+		t.Errorf("a listener to a third target: %q", got)
+	}
 	if got := code(b.register(b.group("other", addresses), "10.0.0.50", "10.0.0.51", "10.0.0.52", "10.0.0.53", "10.0.0.54", "10.0.0.55")); got != "TooManyTargets" {
 		t.Errorf("a sixth target of a group: %q", got)
 	}

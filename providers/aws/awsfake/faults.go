@@ -26,7 +26,8 @@ func (c Call) String() string { return c.API + "." + c.Operation }
 
 // Fault is something that goes wrong with one call or with some of them.
 type Fault struct {
-	// Operation is "elbv2.CreateListener"; empty is any.
+	// Operation is "elbv2.CreateListener", or "elbv2" for any of that API; empty
+	// is any at all.
 	Operation string
 	// Nth is which of these calls goes wrong, counted from 1 since the fault
 	// was injected; 0 is the first.
@@ -36,7 +37,8 @@ type Fault struct {
 	Times int
 	// Err is the error that the caller gets. Without one the call is throttled.
 	Err error
-	// Late lets the call do its work first: the answer is lost.
+	// Late lets the call do its work first: the answer is lost. A call that AWS
+	// refuses is answered so all the same.
 	Late bool
 	// Do runs when it happens, for example to end the caller's context.
 	Do func()
@@ -46,7 +48,7 @@ type Fault struct {
 
 // meets counts a call and says whether it is one that goes wrong.
 func (f *Fault) meets(call Call) bool {
-	if f.Operation != "" && f.Operation != call.String() {
+	if f.Operation != "" && f.Operation != call.API && f.Operation != call.String() {
 		return false
 	}
 	f.met++

@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
+var groupKind = resource{"sg-", "InvalidGroup", "security group"}
+
 // securityGroup is a security group with its inbound rules.
 type securityGroup struct {
 	id, name, vpc, description string
@@ -79,13 +81,15 @@ func (c *Cloud) createSecurityGroup(in *ec2.CreateSecurityGroupInput) (*ec2.Crea
 	g := &securityGroup{name: aws.ToString(in.GroupName), vpc: aws.ToString(in.VpcId), description: aws.ToString(in.Description)}
 	switch {
 	case g.name == "" || !validText(g.name):
-		return nil, refuse("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. Character sets beyond ASCII are not supported.", g.name)
+		return nil, refuse("InvalidParameterValue", "Value (%s) for parameter GroupName is invalid. Character sets beyond ASCII are not supported.",
+			g.name)
 	case strings.HasPrefix(g.name, "sg-"):
 		return nil, refuse("InvalidParameterValue", "Group names may not be in the format sg-*")
 	case g.name == "default":
 		return nil, refuse("InvalidGroup.Reserved", "The security group 'default' is reserved")
 	case g.description == "" || !validText(g.description):
-		return nil, refuse("InvalidParameterValue", "Value (%s) for parameter GroupDescription is invalid. Character sets beyond ASCII are not supported.", g.description)
+		return nil, refuse("InvalidParameterValue", "Value (%s) for parameter GroupDescription is invalid. Character sets beyond ASCII are not supported.",
+			g.description)
 	case g.vpc == "":
 		return nil, refuse("VPCIdNotSpecified", "No default VPC for this user")
 	}
@@ -133,7 +137,7 @@ func (c *Cloud) describeSecurityGroups(in *ec2.DescribeSecurityGroupsInput) (*ec
 	if len(in.GroupNames) > 0 {
 		return nil, refuse("VPCIdNotSpecified", "Group names need a default VPC; filter by group-name")
 	}
-	list, err := lookup(list, in.GroupIds, in.Filters, resource{"sg-", "InvalidGroup", "security group"}, func(g *securityGroup) fields {
+	list, err := lookup(list, in.GroupIds, in.Filters, groupKind, func(g *securityGroup) fields {
 		if g == nil {
 			g = &securityGroup{}
 		}

@@ -57,7 +57,9 @@ func (c *Cloud) createListener(in *elbv2.CreateListenerInput) (*elbv2.CreateList
 		return nil, err
 	}
 	l := &listener{lb: lb, attributes: listenerAttributes(in.Protocol)}
-	wish := listenerWish{port: in.Port, protocol: in.Protocol, actions: in.DefaultActions, certificates: in.Certificates, policy: in.SslPolicy, alpn: in.AlpnPolicy}
+	wish := listenerWish{
+		port: in.Port, protocol: in.Protocol, actions: in.DefaultActions, certificates: in.Certificates, policy: in.SslPolicy, alpn: in.AlpnPolicy,
+	}
 	if err := c.wish(l, wish); err != nil {
 		return nil, err
 	}
@@ -68,15 +70,19 @@ func (c *Cloud) createListener(in *elbv2.CreateListenerInput) (*elbv2.CreateList
 	if i := slices.IndexFunc(others, func(o *listener) bool { return o.port == l.port }); i >= 0 {
 		// One port is one listener, also for TCP and UDP.
 		if old := others[i]; !sameListener(old, l) {
-			return nil, &types.DuplicateListenerException{Message: text("A listener already exists on this port for this load balancer '%s'", lb.arn)}
+			return nil, &types.DuplicateListenerException{
+				Message: text("A listener already exists on this port for this load balancer '%s'", lb.arn),
+			}
 		}
 		return &elbv2.CreateListenerOutput{Listeners: []types.Listener{listenerOut(others[i])}}, nil
 	}
 	if len(others) >= c.limits.ListenersPerNetwork {
-		return nil, &types.TooManyListenersException{Message: text("The quota of %d listeners for the load balancer has been reached", c.limits.ListenersPerNetwork)}
+		return nil, &types.TooManyListenersException{
+			Message: text("The quota of %d listeners for the load balancer has been reached", c.limits.ListenersPerNetwork),
+		}
 	}
-	if c.networkOf(l.group) == nil {
-		c.used(l.group)
+	if err := c.use(l); err != nil {
+		return nil, err
 	}
 	l.arn = c.arn("listener/net/" + lb.name)
 	c.listeners.add(l.arn, l, c.next(), c.now())
@@ -107,7 +113,9 @@ func (c *Cloud) wish(l *listener, w listenerWish) error {
 		return invalid("Port '%d' must be between 1 and 65535", l.port)
 	}
 	if !slices.Contains(networkProtocols, l.protocol) {
-		return &types.UnsupportedProtocolException{Message: text("Listener protocol '%s' is not supported by load balancers of type 'network'", l.protocol)}
+		return &types.UnsupportedProtocolException{
+			Message: text("Listener protocol '%s' is not supported by load balancers of type 'network'", l.protocol),
+		}
 	}
 	if err := checkUDP(l.lb, l.protocol); err != nil {
 		return err
@@ -135,7 +143,9 @@ func (c *Cloud) forwarded(actions []types.Action) (*targetGroup, error) {
 	}
 	a := actions[0]
 	if a.Type != types.ActionTypeEnumForward {
-		return nil, &types.InvalidLoadBalancerActionException{Message: text("The action type '%s' is not valid with network load balancers", a.Type)}
+		return nil, &types.InvalidLoadBalancerActionException{
+			Message: text("The action type '%s' is not valid with network load balancers", a.Type),
+		}
 	}
 	arn := a.TargetGroupArn
 	if f := a.ForwardConfig; f != nil {
@@ -160,14 +170,18 @@ func (c *Cloud) checkForward(l *listener) error {
 	case g.vpc != l.lb.vpc:
 		return misconfigured("The target group '%s' is not in the VPC of the load balancer", g.name)
 	case !slices.Contains(forwards[l.protocol], g.protocol):
-		return &types.IncompatibleProtocolsException{Message: text("The protocol '%s' of target group '%s' is not compatible with the listener protocol '%s'", g.protocol, g.name, l.protocol)}
+		return &types.IncompatibleProtocolsException{
+			Message: text("The protocol '%s' of target group '%s' is not compatible with the listener protocol '%s'", g.protocol, g.name, l.protocol),
+		}
 	case g.ipType == types.TargetGroupIpAddressTypeEnumIpv6 && l.lb.ipType != types.IpAddressTypeDualstack:
 		return misconfigured("Target group '%s' has the IP address type ipv6, which needs a dualstack load balancer", g.name)
 	case l.protocol == types.ProtocolEnumTls && g.attributes.get("stickiness.enabled") == "true":
 		return misconfigured("Stickiness is not supported with TLS")
 	}
 	if other := c.networkOf(g); other != nil && other != l.lb {
-		return &types.TargetGroupAssociationLimitException{Message: text("The following target groups cannot be associated with more than one load balancer: %s", g.arn)}
+		return &types.TargetGroupAssociationLimitException{
+			Message: text("The following target groups cannot be associated with more than one load balancer: %s", g.arn),
+		}
 	}
 	return nil
 }
@@ -176,7 +190,8 @@ func (c *Cloud) checkForward(l *listener) error {
 func (c *Cloud) secure(l *listener, w listenerWish) error {
 	if l.protocol != types.ProtocolEnumTls {
 		if len(w.certificates) > 0 || w.policy != nil || len(w.alpn) > 0 {
-			return invalid("Certificates, security policies and ALPN policies cannot be specified for listeners with the protocol '%s'", l.protocol)
+			return invalid("Certificates, security policies and ALPN policies cannot be specified for listeners with the protocol '%s'",
+				l.protocol)
 		}
 		return nil
 	}
@@ -234,7 +249,13 @@ func (c *Cloud) listenerBy(arn *string) (*listener, error) {
 }
 
 func (c *Cloud) listenersOf(lb *network) []*listener {
-	return slices.DeleteFunc(c.listeners.all(), func(l *listener) bool { return l.lb != lb })
+	var found []*listener
+	for _, l := range c.listeners.all() {
+		if l.lb == lb {
+			found = append(found, l)
+		}
+	}
+	return found
 }
 
 func (c *Cloud) deleteListener(in *elbv2.DeleteListenerInput) (*elbv2.DeleteListenerOutput, error) {
@@ -253,20 +274,24 @@ func (c *Cloud) modifyListener(in *elbv2.ModifyListenerInput) (*elbv2.ModifyList
 		return nil, err
 	}
 	changed := *l
-	wish := listenerWish{port: in.Port, protocol: in.Protocol, actions: in.DefaultActions, certificates: in.Certificates, policy: in.SslPolicy, alpn: in.AlpnPolicy}
+	wish := listenerWish{
+		port: in.Port, protocol: in.Protocol, actions: in.DefaultActions, certificates: in.Certificates, policy: in.SslPolicy, alpn: in.AlpnPolicy,
+	}
 	if err := c.wish(&changed, wish); err != nil {
 		return nil, err
 	}
 	for _, o := range c.listenersOf(l.lb) {
 		if o != l && o.port == changed.port {
-			return nil, &types.DuplicateListenerException{Message: text("A listener already exists on this port for this load balancer '%s'", l.lb.arn)}
+			return nil, &types.DuplicateListenerException{
+				Message: text("A listener already exists on this port for this load balancer '%s'", l.lb.arn),
+			}
 		}
 	}
 	if changed.protocol != l.protocol {
 		changed.attributes = carry(listenerAttributes(changed.protocol), l.attributes)
 	}
-	if c.networkOf(changed.group) == nil {
-		c.used(changed.group)
+	if err := c.use(&changed); err != nil {
+		return nil, err
 	}
 	left := l.group
 	*l = changed
@@ -349,7 +374,9 @@ func (c *Cloud) addListenerCertificates(in *elbv2.AddListenerCertificatesInput) 
 			has += len(o.further)
 		}
 		if has >= c.limits.CertificatesPerNetwork {
-			return nil, &types.TooManyCertificatesException{Message: text("The quota of %d certificates for the load balancer has been reached", c.limits.CertificatesPerNetwork)}
+			return nil, &types.TooManyCertificatesException{
+				Message: text("The quota of %d certificates for the load balancer has been reached", c.limits.CertificatesPerNetwork),
+			}
 		}
 		l.further = append(slices.Clone(l.further), arn)
 	}
@@ -394,7 +421,8 @@ func (c *Cloud) describeListenerCertificates(in *elbv2.DescribeListenerCertifica
 		list = append(list, numbered[types.Certificate]{value: types.Certificate{CertificateArn: aws.String(l.certificate), IsDefault: aws.Bool(true)}})
 	}
 	for i, arn := range l.further {
-		list = append(list, numbered[types.Certificate]{serial: i + 1, value: types.Certificate{CertificateArn: aws.String(arn), IsDefault: aws.Bool(false)}})
+		further := types.Certificate{CertificateArn: aws.String(arn), IsDefault: aws.Bool(false)}
+		list = append(list, numbered[types.Certificate]{serial: i + 1, value: further})
 	}
 	part, next, err := balancingPage(c, list, in.Marker, in.PageSize)
 	if err != nil {

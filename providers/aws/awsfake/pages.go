@@ -51,7 +51,8 @@ func balancingPage[T any](c *Cloud, list []numbered[T], marker *string, size *in
 	if size != nil {
 		wanted = int(*size)
 		if wanted < 1 || wanted > 400 {
-			return nil, nil, invalid("1 validation error detected: Value '%d' at 'pageSize' failed to satisfy constraint: between 1 and 400", wanted)
+			return nil, nil, invalid("1 validation error detected: Value '%d' at 'pageSize' failed to satisfy constraint: between 1 and 400",
+				wanted)
 		}
 	}
 	if c.options.PageSize > 0 {
@@ -70,7 +71,8 @@ func computePage[T any](c *Cloud, list []numbered[T], token *string, size *int32
 	if size != nil {
 		wanted = int(*size)
 		if wanted < 5 || wanted > most {
-			return nil, nil, refuse("InvalidParameterValue", "Value ( %d ) for parameter maxResults is invalid. Expecting a value between 5 and %d.", wanted, most)
+			return nil, nil, refuse("InvalidParameterValue", "Value ( %d ) for parameter maxResults is invalid. Expecting a value between 5 and %d.",
+				wanted, most)
 		}
 	}
 	if len(ids) > 0 && size != nil {

@@ -29,8 +29,8 @@ func (c *Cloud) place(ids []string, internet bool, wrong placementErrors) ([]*su
 		if slices.ContainsFunc(found, func(o *subnet) bool { return o.Zone == s.Zone }) {
 			return nil, wrong.conflict("A load balancer cannot be attached to multiple subnets in the same Availability Zone")
 		}
-		if err := c.checkSubnet(s, wrong); err != nil {
-			return nil, err
+		if c.zones[s.Zone].kind != AvailabilityZone {
+			return nil, wrong.invalid("Subnet '%s' is in zone %s, where this type of load balancer is not supported", s.ID, s.Zone)
 		}
 		found = append(found, s)
 	}
@@ -40,12 +40,13 @@ func (c *Cloud) place(ids []string, internet bool, wrong placementErrors) ([]*su
 	return found, nil
 }
 
-func (c *Cloud) checkSubnet(s *subnet, wrong placementErrors) error {
-	if c.zones[s.Zone].kind != AvailabilityZone {
-		return wrong.invalid("Subnet '%s' is in zone %s, where this type of load balancer is not supported", s.ID, s.Zone)
-	}
-	if s.free < 8 {
-		return wrong.invalid("Not enough IP space available in %s. ELB requires at least 8 free IP addresses in each subnet.", s.ID)
+// spacious says whether a load balancer may come to subnets: it wants to grow
+// there.
+func spacious(subnets []*subnet, wrong placementErrors) error {
+	for _, s := range subnets {
+		if s.free < 8 {
+			return wrong.invalid("Not enough IP space available in %s. ELB requires at least 8 free IP addresses in each subnet.", s.ID)
+		}
 	}
 	return nil
 }
@@ -70,7 +71,7 @@ func (c *Cloud) shield(ids []string, vpc string, wrong placementErrors) error {
 	return nil
 }
 
-// target instances: running says why an instance cannot be registered.
+// running says whether an instance can be registered.
 func running(i *instance) bool { return i.State == ec2types.InstanceStateNameRunning }
 
 // leftover is what a deleted load balancer still has in use for a while.
@@ -123,7 +124,8 @@ func (c *Cloud) groupInUse(id string) string {
 		}
 	}
 	for _, i := range c.instances.all() {
-		if i.State != ec2types.InstanceStateNameTerminated && slices.ContainsFunc(i.interfaces, func(n Interface) bool { return slices.Contains(n.Groups, id) }) {
+		has := slices.ContainsFunc(i.interfaces, func(n Interface) bool { return slices.Contains(n.Groups, id) })
+		if has && i.State != ec2types.InstanceStateNameTerminated {
 			return "instance " + i.ID
 		}
 	}

@@ -21,17 +21,17 @@ func (c *Cloud) String() string {
 		lb, _ := c.classics.get(name)
 		c.printClassic(&p, lb)
 	}
-	networks := c.networks.all()
+	networks := slices.Clone(c.networks.all())
 	slices.SortFunc(networks, func(a, b *network) int { return strings.Compare(a.name, b.name) })
 	for _, lb := range networks {
 		c.printNetwork(&p, lb)
 	}
-	groups := c.targetGroups.all()
+	groups := slices.Clone(c.targetGroups.all())
 	slices.SortFunc(groups, func(a, b *targetGroup) int { return strings.Compare(a.name, b.name) })
 	for _, g := range groups {
 		c.printTargetGroup(&p, g)
 	}
-	security := c.groups.all()
+	security := slices.Clone(c.groups.all())
 	slices.SortFunc(security, func(a, b *securityGroup) int { return strings.Compare(c.called(a.id), c.called(b.id)) })
 	for _, g := range security {
 		c.printSecurityGroup(&p, g)

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
+var ruleKind = resource{"sgr-", "InvalidSecurityGroupRuleId", "security group rule ID"}
+
 // rule is an inbound rule of a security group.
 type rule struct {
 	id string
@@ -47,7 +49,8 @@ func (c *Cloud) rulesOf(g *securityGroup, permissions []types.IpPermission) ([]*
 				return err
 			}
 			if !validText(aws.ToString(description)) {
-				return refuse("InvalidParameterValue", "Invalid rule description. Valid descriptions are strings less than 256 characters of a-zA-Z0-9%s", inDescriptions)
+				return refuse("InvalidParameterValue", "Invalid rule description. Valid descriptions are strings less than 256 characters of a-zA-Z0-9%s",
+					inDescriptions)
 			}
 			r := &rule{match: base, description: aws.ToString(description), tags: tags{}}
 			r.source = source
@@ -275,7 +278,8 @@ func (c *Cloud) named(g *securityGroup, in *ec2.RevokeSecurityGroupIngressInput)
 		return found, nil
 	}
 	if len(found) > 0 {
-		return nil, refuse("InvalidParameterCombination", "The parameter 'securityGroupRuleIds' may not be used in combination with 'ipPermissions'")
+		return nil, refuse("InvalidParameterCombination",
+			"The parameter 'securityGroupRuleIds' may not be used in combination with 'ipPermissions'")
 	}
 	permissions, err := permissionsOf(in.IpPermissions, in.CidrIp, in.IpProtocol, in.FromPort, in.ToPort)
 	if err != nil {
@@ -309,7 +313,7 @@ func (c *Cloud) describeSecurityGroupRules(in *ec2.DescribeSecurityGroupRulesInp
 		}
 	}
 	slices.SortFunc(list, func(a, b numbered[owned]) int { return a.serial - b.serial })
-	list, err := lookup(list, in.SecurityGroupRuleIds, in.Filters, resource{"sgr-", "InvalidSecurityGroupRuleId", "security group rule ID"}, func(o owned) fields {
+	list, err := lookup(list, in.SecurityGroupRuleIds, in.Filters, ruleKind, func(o owned) fields {
 		if o.rule == nil {
 			return orTags(nil, table(map[string][]string{"group-id": nil, "security-group-rule-id": nil}))
 		}

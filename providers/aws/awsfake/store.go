@@ -12,6 +12,8 @@ import (
 type store[T any] struct {
 	live  map[string]*entry[T]
 	ghost []*entry[T]
+	// order is what all last returned, until something comes or goes.
+	order []T
 }
 
 type entry[T any] struct {
@@ -26,6 +28,7 @@ func (s *store[T]) add(key string, value T, serial int, now time.Time) {
 		s.live = map[string]*entry[T]{}
 	}
 	s.live[key] = &entry[T]{key: key, value: value, serial: serial, created: now}
+	s.order = nil
 }
 
 func (s *store[T]) get(key string) (value T, ok bool) {
@@ -47,18 +50,20 @@ func (s *store[T]) remove(key string, now time.Time) {
 		return
 	}
 	delete(s.live, key)
+	s.order = nil
 	e.gone = now
 	s.ghost = append(s.ghost, e)
 }
 
-// all are the things that exist, oldest first.
+// all are the things that exist, oldest first. The list is the store's own.
 func (s *store[T]) all() []T {
-	entries := slices.SortedFunc(maps.Values(s.live), bySerial)
-	values := make([]T, len(entries))
-	for i, e := range entries {
-		values[i] = e.value
+	if s.order == nil {
+		s.order = make([]T, 0, len(s.live))
+		for _, e := range slices.SortedFunc(maps.Values(s.live), bySerial) {
+			s.order = append(s.order, e.value)
+		}
 	}
-	return values
+	return s.order
 }
 
 // seen are the things that AWS describes, oldest first.

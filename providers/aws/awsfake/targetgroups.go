@@ -150,7 +150,9 @@ func (c *Cloud) createTargetGroup(in *elbv2.CreateTargetGroupInput) (*elbv2.Crea
 			continue
 		}
 		if !sameTargetGroup(old, g) {
-			return nil, &types.DuplicateTargetGroupNameException{Message: text("A target group with the same name '%s' exists, but with different settings", g.name)}
+			return nil, &types.DuplicateTargetGroupNameException{
+				Message: text("A target group with the same name '%s' exists, but with different settings", g.name),
+			}
 		}
 		return &elbv2.CreateTargetGroupOutput{TargetGroups: []types.TargetGroup{c.targetGroupOut(old)}}, nil
 	}

@@ -104,14 +104,18 @@ func (c *Cloud) wantedTargets(g *targetGroup, list []types.TargetDescription) ([
 		case !running(i):
 			idle = append(idle, "'"+t.id+"'")
 		case i.vpc != g.vpc:
-			return nil, &types.InvalidTargetException{Message: text("The following targets are not in the target group VPC '%s': '%s'", g.vpc, t.id)}
+			return nil, &types.InvalidTargetException{
+				Message: text("The following targets are not in the target group VPC '%s': '%s'", g.vpc, t.id),
+			}
 		}
 	}
 	if len(absent) > 0 {
 		return nil, &types.InvalidTargetException{Message: text("The following targets do not exist: %s", strings.Join(absent, ", "))}
 	}
 	if len(idle) > 0 {
-		return nil, &types.InvalidTargetException{Message: text("The following targets are not in a running state and cannot be registered: %s", strings.Join(idle, ", "))}
+		return nil, &types.InvalidTargetException{
+			Message: text("The following targets are not in a running state and cannot be registered: %s", strings.Join(idle, ", ")),
+		}
 	}
 	return wanted, nil
 }
@@ -166,17 +170,24 @@ func (c *Cloud) checkAddress(g *targetGroup, t *target) error {
 	return nil
 }
 
-// checkRoom is the quota of targets, of the group and of the load balancer
-// that uses it.
+// checkRoom is the quota of targets of a group and of the load balancer that
+// uses it.
 func (c *Cloud) checkRoom(g *targetGroup, wanted []*target) error {
 	fresh := slices.DeleteFunc(slices.Clone(wanted), func(t *target) bool { return g.find(t.id, t.port) != nil })
 	if len(g.targets)+len(fresh) > c.limits.TargetsPerGroup {
-		return &types.TooManyTargetsException{Message: text("The quota of %d targets for the target group has been reached", c.limits.TargetsPerGroup)}
+		return &types.TooManyTargetsException{
+			Message: text("The quota of %d targets for the target group has been reached", c.limits.TargetsPerGroup),
+		}
 	}
-	lb := c.networkOf(g)
-	if lb == nil {
-		return nil
+	if lb := c.networkOf(g); lb != nil {
+		return c.checkLoad(lb, fresh)
 	}
+	return nil
+}
+
+// checkLoad is the quota of a load balancer's targets, with some that are to
+// come.
+func (c *Cloud) checkLoad(lb *network, fresh []*target) error {
 	total, zones := len(fresh), map[string]int{}
 	for _, t := range fresh {
 		zones[c.zoneOf(t)]++
@@ -193,7 +204,9 @@ func (c *Cloud) checkRoom(g *targetGroup, wanted []*target) error {
 	}
 	for zone, n := range zones {
 		if n > c.limits.TargetsPerZone {
-			return &types.TooManyTargetsException{Message: text("The quota of %d targets in zone '%s' has been reached", c.limits.TargetsPerZone, zone)}
+			return &types.TooManyTargetsException{
+				Message: text("The quota of %d targets in zone '%s' has been reached", c.limits.TargetsPerZone, zone),
+			}
 		}
 	}
 	if total > most {
@@ -321,11 +334,13 @@ func (c *Cloud) state(g *targetGroup, t *target) *types.TargetHealth {
 	case !t.drained.IsZero():
 		return health(types.TargetHealthStateEnumDraining, types.TargetHealthReasonEnumDeregistrationInProgress, "Target deregistration is in progress")
 	case lb == nil:
-		return health(types.TargetHealthStateEnumUnused, types.TargetHealthReasonEnumNotInUse, "Target group is not configured to receive traffic from the load balancer")
+		return health(types.TargetHealthStateEnumUnused, types.TargetHealthReasonEnumNotInUse,
+			"Target group is not configured to receive traffic from the load balancer")
 	case machine && !running(i):
 		return health(types.TargetHealthStateEnumUnused, types.TargetHealthReasonEnumInvalidState, "Target is in the stopped state")
 	case !c.serves(lb, g, c.zoneOf(t)):
-		return health(types.TargetHealthStateEnumUnused, types.TargetHealthReasonEnumNotInUse, "Target is in an Availability Zone that is not enabled for the load balancer")
+		return health(types.TargetHealthStateEnumUnused, types.TargetHealthReasonEnumNotInUse,
+			"Target is in an Availability Zone that is not enabled for the load balancer")
 	case c.now().Sub(t.since) < c.options.Delays.Healthy:
 		return health(types.TargetHealthStateEnumInitial, types.TargetHealthReasonEnumRegistrationInProgress, "Target registration is in progress")
 	case c.unhealthy[t.id]:
@@ -337,7 +352,7 @@ func (c *Cloud) state(g *targetGroup, t *target) *types.TargetHealth {
 // serves says whether a load balancer sends traffic to a zone.
 func (c *Cloud) serves(lb *network, g *targetGroup, zone string) bool {
 	cross := g.attributes.get("load_balancing.cross_zone.enabled")
-	if cross == "use_load_balancer_configuration" {
+	if cross == asBalancer {
 		cross = lb.attributes.get("load_balancing.cross_zone.enabled")
 	}
 	return zone == "all" || cross == "true" || slices.ContainsFunc(lb.zones, func(z attachment) bool { return z.subnet.Zone == zone })
@@ -347,9 +362,17 @@ func health(state types.TargetHealthStateEnum, reason types.TargetHealthReasonEn
 	return &types.TargetHealth{State: state, Reason: reason, Description: aws.String(description)}
 }
 
-// used starts the health checks of a group that a load balancer begins to use.
-func (c *Cloud) used(g *targetGroup) {
-	for _, t := range g.targets {
+// use starts the health checks of a group that a load balancer begins to use,
+// if that can bear them.
+func (c *Cloud) use(l *listener) error {
+	if c.networkOf(l.group) != nil {
+		return nil
+	}
+	if err := c.checkLoad(l.lb, l.group.targets); err != nil {
+		return err
+	}
+	for _, t := range l.group.targets {
 		t.since = c.now()
 	}
+	return nil
 }

@@ -201,6 +201,9 @@ func (c *Cloud) freeAddress(s *subnet) netip.Addr {
 	for used[a] {
 		a = a.Next()
 	}
+	if !s.CIDR.Contains(a.Next()) {
+		panic("awsfake: subnet " + s.ID + " is full")
+	}
 	return a
 }
 

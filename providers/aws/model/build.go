@@ -94,6 +94,7 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 		return State{}, refusal
 	}
 	state := State{NLB: b.network(mappings, groups), Group: b.group(groups), NodeRules: b.nodeRules(groups)}
+	state.NLB.Clashing = b.clashing(subnets, ids)
 	if b.groupless {
 		state.NodeRules = b.grouplessRules(subnets)
 	}
@@ -187,7 +188,7 @@ func (b *builder) group(groups []string) *Group {
 func (b *builder) clients() []string {
 	var sources []string
 	for _, prefix := range b.Settings.SourceRanges {
-		if text := prefix.String(); !slices.Contains(sources, text) && (prefix.Addr().Is4() || b.Settings.DualStack) {
+		if text := prefix.String(); !slices.Contains(sources, text) {
 			sources = append(sources, text)
 		}
 	}
@@ -423,7 +424,9 @@ func (b *builder) classic(subnets []Subnet, groups []string) *CLB {
 		clb.Subnets = append(clb.Subnets, subnet.ID)
 	}
 	slices.Sort(clb.Subnets)
-	clb.Clashing = b.clashing(subnets)
+	if b.Observed.CLB != nil {
+		clb.Clashing = b.clashing(subnets, b.Observed.CLB.Subnets)
+	}
 	if s.Draining.Enabled {
 		clb.Attributes.DrainSeconds = int32(s.Draining.Timeout / time.Second)
 	}
@@ -456,13 +459,11 @@ func (b *builder) classic(subnets []Subnet, groups []string) *CLB {
 	return clb
 }
 
-// clashing are the subnets in whose zone the CLB is by another one so far.
-func (b *builder) clashing(chosen []Subnet) []string {
-	if b.Observed.CLB == nil {
-		return nil
-	}
+// clashing are the subnets in whose zone the load balancer is by another one
+// so far.
+func (b *builder) clashing(chosen []Subnet, has []string) []string {
 	var clashing []string
-	for _, old := range b.Network.subnets(b.Observed.CLB.Subnets) {
+	for _, old := range b.Network.subnets(has) {
 		for _, subnet := range chosen {
 			if subnet.Zone == old.Zone && subnet.ID != old.ID {
 				clashing = append(clashing, subnet.ID)

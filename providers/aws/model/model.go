@@ -50,6 +50,8 @@ type NLB struct {
 	DualStack bool
 	// Mappings by subnet ID.
 	Mappings []Mapping
+	// Clashing are subnets whose zone has another one so far, which has to go first.
+	Clashing []string
 	// Groups are IDs of security groups; one made without can never have any.
 	Groups     []string
 	Attributes map[string]string

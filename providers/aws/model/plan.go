@@ -258,6 +258,8 @@ func replaceNLB(desired, observed *NLB) string {
 		return "it becomes internal"
 	case observed.Internal && !desired.Internal:
 		return "it becomes internet-facing"
+	case len(unclashing(desired)) == 0:
+		return "all of its subnets change within their zones"
 	}
 	for _, old := range observed.Mappings {
 		i := slices.IndexFunc(desired.Mappings, func(m Mapping) bool { return m.Subnet == old.Subnet })
@@ -289,6 +291,12 @@ func (p *planner) networkIn() {
 	}
 	switch {
 	case !sameMappings(desired.Mappings, observed.Mappings):
+		if free := unclashing(desired); len(free) < len(desired.Mappings) {
+			// It takes AWS minutes to leave a zone: let all else go on before.
+			p.add(SetMappings{desired.Name, free, desired.DualStack})
+			p.later = append(p.later, SetMappings{desired.Name, desired.Mappings, desired.DualStack})
+			break
+		}
 		p.add(SetMappings{desired.Name, desired.Mappings, desired.DualStack})
 	case desired.DualStack != observed.DualStack:
 		p.add(SetDualStack{desired.Name, desired.DualStack})
@@ -299,6 +307,11 @@ func (p *planner) networkIn() {
 	if set := changed(desired.Attributes, observed.Attributes, loadBalancerDefaults(desired)); len(set) > 0 {
 		p.add(SetNLBAttributes{desired.Name, set})
 	}
+}
+
+// unclashing are the mappings that an NLB can have at once.
+func unclashing(nlb *NLB) []Mapping {
+	return slices.DeleteFunc(slices.Clone(nlb.Mappings), func(m Mapping) bool { return slices.Contains(nlb.Clashing, m.Subnet) })
 }
 
 // dropUnfit removes the listeners that keep an NLB from its new address

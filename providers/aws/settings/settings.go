@@ -348,6 +348,9 @@ func consistent(r *reader, s *Settings) *v1alpha1.Refusal {
 		}
 		return v1alpha1.Refuse(v1alpha1.InvalidRequest, "spec.loadBalancerIP is %q: want the annotation %seip-allocations, or %sprivate-ipv4-addresses for an internal load balancer", spec.LoadBalancerIP, Prefix, Prefix)
 	}
+	if refusal := reachable(r, s); refusal != nil {
+		return refusal
+	}
 	if s.Affinity && s.Kind == Classic {
 		return v1alpha1.Refuse(v1alpha1.InvalidRequest, "spec.sessionAffinity is ClientIP, which a Classic Load Balancer does not have: want None, or a Network Load Balancer")
 	}
@@ -365,6 +368,20 @@ func consistent(r *reader, s *Settings) *v1alpha1.Refusal {
 	if len(s.Groups) > 0 && len(s.SourceRanges) > 0 {
 		r.ignore("spec.loadBalancerSourceRanges says nothing: the rules of %ssecurity-groups are yours.", Prefix)
 	}
+	return nil
+}
+
+// reachable refuses source ranges that nobody could come from.
+func reachable(r *reader, s *Settings) *v1alpha1.Refusal {
+	isIPv6 := func(prefix netip.Prefix) bool { return prefix.Addr().Is6() }
+	if s.DualStack || !slices.ContainsFunc(s.SourceRanges, isIPv6) {
+		return nil
+	}
+	s.SourceRanges = slices.DeleteFunc(s.SourceRanges, isIPv6)
+	if len(s.SourceRanges) == 0 {
+		return v1alpha1.Refuse(v1alpha1.InvalidSourceRange, "spec.loadBalancerSourceRanges has IPv6 only, and the load balancer has IPv4: want prefixes of IPv4, or ipFamilies with IPv6 and a Network Load Balancer")
+	}
+	r.ignore("spec.loadBalancerSourceRanges has IPv6, which the load balancer does not have.")
 	return nil
 }
 

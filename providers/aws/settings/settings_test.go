@@ -117,9 +117,17 @@ func TestParse(t *testing.T) {
 				s.Health.Interval, s.Health.Timeout, s.Health.Healthy, s.Health.Unhealthy = time.Minute, 30*time.Second, 4, 5
 			}},
 
-		{"source ranges as AWS writes them", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Classic, Network},
+		{"source ranges as AWS writes them", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8"} }, []Kind{Classic, Network},
+			func(s *Settings) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }},
+		{"source ranges of both families", texts{"ip-address-type": "dualstack"}, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Network},
 			func(s *Settings) {
+				s.DualStack = true
 				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
+			}},
+		{"source ranges of a family that is not there", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Classic, Network},
+			func(s *Settings) {
+				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+				s.Ignored = []string{"spec.loadBalancerSourceRanges has IPv6, which the load balancer does not have."}
 			}},
 		{"affinity", nil, func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, []Kind{Network}, func(s *Settings) { s.Affinity = true }},
 		{"two families", nil, func(s *corev1.Service) {
@@ -214,6 +222,7 @@ func TestParseRefuses(t *testing.T) {
 		{"two protocols at one port, which nobody wants", texts{"enable-tcp-udp-listener": "false"}, func(s *corev1.Service) {
 			s.Spec.Ports[1].Port, s.Spec.Ports[1].Protocol = 80, corev1.ProtocolUDP
 		}, Network, []string{"port 80", "enable-tcp-udp-listener"}},
+		{"nobody can come", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"2001:db8::/32"} }, Network, []string{"spec.loadBalancerSourceRanges", "IPv6"}},
 		{"no prefix", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"everyone"} }, Network, []string{"spec.loadBalancerSourceRanges", "everyone"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
