@@ -78,6 +78,11 @@ bench-failover: ## What failures cost clients, case by case (root; ROUNDS=20 CAS
 	@$(MAKE) --no-print-directory kubernetes >&2
 	@go -C test/e2e run ./bench/failover -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-failover
 
+.PHONY: bench-bgp
+bench-bgp: ## What BGP costs: many routes to a router, and failures (root; ROUTES=1000,10000 ROUNDS=20 CASES=converge,bgp-drain)
+	@$(MAKE) --no-print-directory kubernetes >&2
+	@go -C test/e2e run ./bench/bgp -routes '$(or $(ROUTES),1000$(comma)10000$(comma)100000)' -rounds '$(or $(ROUNDS),20)' -cases '$(CASES)' -speaker-args '$(SPEAKER_ARGS)' $(if $(REALTIME),-realtime) -logs $(CURDIR)/$(LOGS)/bench-bgp
+
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities in what is called
 	@hack/vuln

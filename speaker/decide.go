@@ -12,6 +12,7 @@ import (
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/lan"
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
@@ -23,8 +24,19 @@ type Snapshot struct {
 	// Node the speaker runs on, and its addresses of type InternalIP.
 	Node        string
 	InternalIPs []netip.Addr
-	// Links are the interfaces of the node.
-	Links []link.Link
+	// Links are the interfaces of the node, and Gateways its default gateways, best first.
+	Links    []link.Link
+	Gateways []link.Gateway
+	// Labels of the node. Barred says why it is to announce nothing, and Cordoned that it is to be empty soon.
+	Labels   map[string]string
+	Barred   v1alpha1.Reason
+	Cordoned bool
+	// Advertisements and BGPPeers in any order, and the data of the Secrets in Herald's namespace by name.
+	Advertisements []*v1alpha1.Advertisement
+	BGPPeers       []*v1alpha1.BGPPeer
+	Secrets        map[string]map[string][]byte
+	// BGP is how the sessions with routers are, by the name of the BGPPeer.
+	BGP map[string]bgp.Status
 	// VirtualIPs in any order.
 	VirtualIPs []*v1alpha1.VirtualIP
 	// Leaving says that the speaker is about to stop.
@@ -60,6 +72,22 @@ type Decision struct {
 	// Sessions with other speakers, and Targets to ask for their health, sorted.
 	Sessions []bfd.Session
 	Targets  []health.Target
+	// Peers and Routes of BGP. Routers has those that there cannot be a session with, too, by name.
+	Peers   []bgp.Peer
+	Routes  []bgp.Route
+	Routers []Router
+	// Routed say for each VirtualIP that is to be advertised by BGP whether it is from here, or why not.
+	Routed map[string]RouteVerdict
+	// Settled says that routers may be told: what is known is complete. Started is when it was waited for first.
+	Settled bool
+	Started time.Time
+	// Departs says why this node is to serve no more soon, and Departure since when.
+	Departs   v1alpha1.Reason
+	Departure time.Time
+	// Unready are the VirtualIPs that the service proxy has no rules for yet, and since when.
+	Unready map[string]time.Time
+	// RouterPaths are the sessions of BFD with routers, by the name of the BGPPeer.
+	RouterPaths map[bfd.Path]string
 	// Unfit says why this node can serve no address at all.
 	Unfit v1alpha1.Reason
 	// Verdicts say for each VirtualIP, by its name, whether this node answers for it or why not.
@@ -72,7 +100,7 @@ type Decision struct {
 	Up     map[netip.Addr]bool
 	// Lingering are sessions that no address needs any more, and until when they are kept.
 	Lingering map[bfd.Path]time.Time
-	// Nodes are the other speakers of the sessions.
+	// Nodes are the other speakers of the sessions of BFD.
 	Nodes map[bfd.Path]string
 	// Hosts are the nodes by their MACs, those of late too.
 	Hosts map[[6]byte]string
@@ -116,14 +144,21 @@ func Decide(s Snapshot) *Decision {
 		Up:        map[netip.Addr]bool{},
 		Lingering: map[bfd.Path]time.Time{},
 		Nodes:     map[bfd.Path]string{},
+
+		Routed:      map[string]RouteVerdict{},
+		Unready:     map[string]time.Time{},
+		RouterPaths: map[bfd.Path]string{},
 	}
-	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}}
+	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, tells: map[tale]bool{}}
 	c.unfit()
+	c.depart()
 	c.learn()
 	for _, vip := range s.VirtualIPs {
 		c.address(vip)
 	}
 	c.linger()
+	c.routers()
+	c.routes()
 	c.finish()
 	return d
 }
@@ -139,6 +174,8 @@ type course struct {
 	targets  map[health.Target]bool
 	sessions map[bfd.Path]bool
 	back     map[netip.Addr]bool
+	proxy    v1alpha1.Reason // why the service proxy cannot serve
+	tells    map[tale]bool
 }
 
 // unfit finds out whether this node can serve at all.
@@ -150,12 +187,13 @@ func (c *course) unfit() {
 		settled := state.Written != (health.Written{}) || !c.ProxyFailed || c.Now.Sub(state.Since) >= proxySettle
 		switch {
 		case !state.Healthy:
-			c.Unfit = v1alpha1.ProxyNotHealthy
+			c.proxy = v1alpha1.ProxyNotHealthy
 		case !settled:
-			c.Unfit = v1alpha1.ProxyNotHealthy
+			c.proxy = v1alpha1.ProxyNotHealthy
 			c.again(state.Since.Add(proxySettle))
 		}
 	}
+	c.Unfit = c.proxy
 	if c.Leaving {
 		c.Unfit = v1alpha1.Leaving
 	}
@@ -358,8 +396,10 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 	v.bar = bar(vip, p)
 	c.turn(v, p, before)
 	v.quarantined = vip.Spec.Hold == v1alpha1.Conflict && p.rank >= 0 && v.turn && len(p.interfaces) > 0
-	if reason, why := c.local(vip, addr, p); v.unfit == "" && reason != "" {
-		v.unfit, p.notServed = reason, why
+	if p.rank >= 0 {
+		if reason, why := c.local(vip, addr); v.unfit == "" && reason != "" {
+			v.unfit, p.notServed = reason, why
+		}
 	}
 	for _, heard := range c.Claims[addr] {
 		known := claim{Claim: heard, node: c.Hosts[heard.MAC], rank: -1}
@@ -453,23 +493,11 @@ func (c *course) ready(vip *v1alpha1.VirtualIP, addr netip.Addr) bool {
 
 // local says whether this node serves all Services of policy Local on an address, by their health check node ports, which
 // it has asked.
-func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) (reason v1alpha1.Reason, why string) {
-	if p.rank < 0 {
-		return "", ""
-	}
+func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr) (reason v1alpha1.Reason, why string) {
 	for i := range vip.Spec.Claims {
-		service := &vip.Spec.Claims[i]
-		if service.HealthCheckNodePort == 0 {
+		target, ok := c.localTarget(&vip.Spec.Claims[i], addr)
+		if !ok {
 			continue
-		}
-		at := c.internalIP(addr)
-		if !at.IsValid() {
-			continue
-		}
-		target := health.Target{
-			Kind:    health.Local,
-			URL:     fmt.Sprintf("http://%s/healthz", netip.AddrPortFrom(at, uint16(service.HealthCheckNodePort))),
-			Service: service.Namespace + "/" + service.Name,
 		}
 		c.targets[target] = true
 		if state := c.Health[target]; !state.Healthy && reason == "" {
@@ -477,6 +505,19 @@ func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place) (reas
 		}
 	}
 	return reason, why
+}
+
+// localTarget is what tells whether a Service of policy Local is served here; false for one of policy Cluster.
+func (c *course) localTarget(service *v1alpha1.Claim, addr netip.Addr) (health.Target, bool) {
+	at := c.internalIP(addr)
+	if service.HealthCheckNodePort == 0 || !at.IsValid() {
+		return health.Target{}, false
+	}
+	return health.Target{
+		Kind:    health.Local,
+		URL:     fmt.Sprintf("http://%s/healthz", netip.AddrPortFrom(at, uint16(service.HealthCheckNodePort))),
+		Service: service.Namespace + "/" + service.Name,
+	}, true
 }
 
 // internalIP is the node's address of the family: a health check node port is of one family.
@@ -538,6 +579,9 @@ func (d *Decision) announced() int {
 func (d *Decision) String() string {
 	lines := make([]string, 0, len(d.Verdicts))
 	for name, v := range d.Verdicts {
+		if _, routed := d.Routed[name]; routed && v.Reason == v1alpha1.NotAnnouncedByL2 {
+			continue
+		}
 		line := fmt.Sprintf("%s: no, %s", name, v.Reason)
 		if v.Reason == "" {
 			line = fmt.Sprintf("%s: %s on %s", name, strings.ToLower(string(d.Roles[name].Phase)), strings.Join(v.Interfaces, ", "))
@@ -554,12 +598,14 @@ func (d *Decision) String() string {
 	for _, q := range d.Questions {
 		lines = append(lines, fmt.Sprintf("ask for %s on %s every %s\n", q.Addr, q.Interface, q.Every))
 	}
-	for _, s := range d.Sessions {
+	lines = append(lines, d.routeLines()...)
+	for i := range d.Sessions {
+		s := &d.Sessions[i]
 		word := ""
 		if s.AdminDown {
 			word = ", AdminDown"
 		}
-		lines = append(lines, fmt.Sprintf("watch %s, %s%s\n", d.Nodes[s.Path], s.Path, word))
+		lines = append(lines, fmt.Sprintf("watch %s, %s%s\n", cmp.Or(d.Nodes[s.Path], d.RouterPaths[s.Path]), s.Path, word))
 	}
 	for _, t := range d.Targets {
 		lines = append(lines, strings.TrimSpace(fmt.Sprintf("probe %s %s", t.URL, t.Service))+"\n")

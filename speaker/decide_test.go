@@ -92,6 +92,9 @@ func newPlay(t *testing.T, objects []byte) *play {
 		Claims:   map[netip.Addr][]l2.Claim{},
 	}}
 	for document := range bytes.SplitSeq(objects, []byte("\n---\n")) {
+		if p.other(document) {
+			continue
+		}
 		vip := &v1alpha1.VirtualIP{}
 		if err := yaml.UnmarshalStrict(document, vip); err != nil {
 			t.Fatal(err)
@@ -110,6 +113,31 @@ func newPlay(t *testing.T, objects []byte) *play {
 		p.s.VirtualIPs = append(p.s.VirtualIPs, vip)
 	}
 	return p
+}
+
+// other takes in an object that is no VirtualIP: it says its kind.
+func (p *play) other(document []byte) bool {
+	var meta metav1.TypeMeta
+	if err := yaml.Unmarshal(document, &meta); err != nil {
+		p.t.Fatal(err)
+	}
+	var object any
+	switch meta.Kind {
+	case "":
+		return false
+	case "BGPPeer":
+		peer := &v1alpha1.BGPPeer{}
+		p.s.BGPPeers, object = append(p.s.BGPPeers, peer), peer
+	case "Advertisement":
+		a := &v1alpha1.Advertisement{}
+		p.s.Advertisements, object = append(p.s.Advertisements, a), a
+	default:
+		p.t.Fatalf("kind %s?", meta.Kind)
+	}
+	if err := yaml.UnmarshalStrict(document, object); err != nil {
+		p.t.Fatal(err)
+	}
+	return true
 }
 
 var proxyTarget = health.Target{Kind: health.Proxy, URL: health.DefaultProxyURL}
@@ -162,7 +190,7 @@ func (p *play) change(words []string) {
 	if len(words) == 0 {
 		return
 	}
-	words = slices.Concat(words, []string{"", "", "", ""})
+	words = slices.Concat(words, []string{"", "", "", "", ""})
 	switch words[0] {
 	case "leaving":
 		p.s.Leaving = true
@@ -178,10 +206,11 @@ func (p *play) change(words []string) {
 		p.s.Health[proxyTarget] = state
 	case "local":
 		state := health.State{Healthy: words[2] == "well", Since: p.s.Now}
+		state.LocalEndpoints, _ = strconv.Atoi(words[3])
 		if !state.Healthy {
 			state.Reason = health.NoLocalEndpoints
 		}
-		for _, target := range p.s.Before.Targets {
+		for _, target := range Decide(p.s).Targets {
 			if target.Service == words[1] {
 				p.s.Health[target] = state
 			}
@@ -220,6 +249,24 @@ func (p *play) change(words []string) {
 		p.s.Claims[addr] = []l2.Claim{{Addr: addr, Interface: "eth0", MAC: nodeMAC(words[1]), Time: p.s.Now}}
 	case "vip":
 		p.edit(words)
+	case "label":
+		key, value, _ := strings.Cut(words[1], "=")
+		p.s.Labels = map[string]string{key: value}
+	case "cordon":
+		p.s.Cordoned = words[1] != "off"
+	case "barred":
+		p.s.Barred = v1alpha1.Reason(words[1])
+	case "gateway":
+		p.s.Gateways = append(p.s.Gateways, link.Gateway{Addr: netip.MustParseAddr(words[1]), Interface: "eth0"})
+	case "secret": // name, key, value
+		p.s.Secrets = map[string]map[string][]byte{words[1]: {words[2]: []byte(words[3])}}
+	case "unpeer":
+		p.s.BGPPeers = slices.DeleteFunc(p.s.BGPPeers, func(o *v1alpha1.BGPPeer) bool { return o.Name == words[1] })
+	case "nodes": // of an Advertisement
+		i := slices.IndexFunc(p.s.Advertisements, func(a *v1alpha1.Advertisement) bool { return a.Name == words[1] })
+		a := p.s.Advertisements[i].DeepCopy()
+		a.Status.Nodes = int32(nodeNumber("node-" + words[2]))
+		p.s.Advertisements[i] = a
 	case "key":
 		p.s.Watch = nil
 	default:
@@ -238,6 +285,8 @@ func (p *play) edit(words []string) {
 		vip.Spec.L2.Candidates = strings.Split(words[3], ",")
 		vip.Spec.L2.Peers = peersOf(vip.Spec.L2.Candidates)
 		vip.Generation++
+	case "limit":
+		vip.Spec.BGP.Limits = []v1alpha1.BGPLimit{{Advertisement: words[3], Nodes: strings.Split(words[4], ",")}}
 	case "hold":
 		vip.Spec.Hold = v1alpha1.Reason(words[3])
 		vip.Generation++
@@ -269,4 +318,34 @@ func (p *play) decide(what string) {
 	for line := range strings.Lines(text) {
 		p.log.WriteString("    " + line)
 	}
+}
+
+func BenchmarkDecideRoutes(b *testing.B) {
+	s := Snapshot{
+		Now: epoch, Node: "node-1", InternalIPs: []netip.Addr{nodeAddr("node-1")},
+		Links:    []link.Link{{Index: 2, Name: "eth0", Up: true, ARP: true, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr("node-1"), 24)}}},
+		ProxyURL: health.DefaultProxyURL,
+		Health:   map[health.Target]health.State{proxyTarget: {Healthy: true, Since: epoch}},
+		BGPPeers: []*v1alpha1.BGPPeer{
+			{ObjectMeta: metav1.ObjectMeta{Name: "tor-a"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PeerType: "External", Address: "198.51.100.253"}},
+			{ObjectMeta: metav1.ObjectMeta{Name: "tor-b"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PeerType: "External", Address: "198.51.100.254"}},
+		},
+		Advertisements: []*v1alpha1.Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "fabric"}, Spec: v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}}}},
+	}
+	for i := range 10_000 {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		s.VirtualIPs = append(s.VirtualIPs, &v1alpha1.VirtualIP{
+			ObjectMeta: metav1.ObjectMeta{Name: addr.String(), CreationTimestamp: metav1.NewTime(epoch)},
+			Spec: v1alpha1.VirtualIPSpec{
+				Address: addr.String(), Claims: []v1alpha1.Claim{{Namespace: "shop", Name: "web"}}, BGP: &v1alpha1.BGPPlacement{Advertisements: []string{"fabric"}},
+			},
+		})
+	}
+	for b.Loop() {
+		s.Before = Decide(s)
+	}
+	if len(s.Before.Routes) != len(s.VirtualIPs) {
+		b.Fatal(len(s.Before.Routes), "routes")
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(s.VirtualIPs)), "ns/address")
 }

@@ -46,3 +46,18 @@ func auth(key []byte) bfd.Auth {
 	sum := sha256.Sum256(key)
 	return bfd.Auth{Type: bfd.MeticulousKeyedSHA1, ID: sum[31], Key: string(sum[:20])}
 }
+
+// passwords are the Secrets that BGPPeers name, by name.
+func (s *Speaker) passwords(peers []*v1alpha1.BGPPeer) map[string]map[string][]byte {
+	named := map[string]map[string][]byte{}
+	for _, peer := range peers {
+		ref := peer.Spec.PasswordSecretRef
+		if ref == nil {
+			continue
+		}
+		if object, exists, err := s.secrets.GetStore().GetByKey(s.Namespace + "/" + ref.Name); err == nil && exists {
+			named[ref.Name] = object.(*corev1.Secret).Data
+		}
+	}
+	return named
+}

@@ -14,10 +14,13 @@ type metrics struct {
 	decideSeconds prometheus.Histogram
 	announced     prometheus.Gauge
 	withheld      *prometheus.GaugeVec
+	advertised    prometheus.Gauge
+	unadvertised  *prometheus.GaugeVec
 	moves         *prometheus.CounterVec
 	conflicts     prometheus.Gauge
 	age           prometheus.GaugeFunc
 	seen          map[v1alpha1.Reason]bool
+	seenRoutes    map[v1alpha1.Reason]bool
 }
 
 // newMetrics returns metrics; age is how old in seconds what the speaker knows may be.
@@ -36,6 +39,14 @@ func newMetrics(age func() float64) metrics {
 			Name: "herald_speaker_withheld_virtualips",
 			Help: "VirtualIPs that this node does not announce, by reason.",
 		}, []string{"reason"}),
+		advertised: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "herald_speaker_advertised_virtualips",
+			Help: "VirtualIPs that this node advertises by BGP.",
+		}),
+		unadvertised: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "herald_speaker_unadvertised_virtualips",
+			Help: "VirtualIPs that are to be advertised by BGP and are not from this node, by reason.",
+		}, []string{"reason"}),
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "herald_speaker_role_changes_total",
 			Help: "Changes of this node's role for an address, by the role that it has now: Owning, Yielding, Waiting, Blocked or Idle.",
@@ -48,7 +59,7 @@ func newMetrics(age func() float64) metrics {
 			Name: "herald_speaker_state_age_seconds",
 			Help: "Time since the API server was heard, in seconds: what the speaker goes by may be as old.",
 		}, age),
-		seen: map[v1alpha1.Reason]bool{},
+		seen: map[v1alpha1.Reason]bool{}, seenRoutes: map[v1alpha1.Reason]bool{},
 	}
 }
 
@@ -57,7 +68,7 @@ func (m *metrics) register(registerer prometheus.Registerer) error {
 		return nil
 	}
 	var failed []error
-	for _, c := range []prometheus.Collector{m.decideSeconds, m.announced, m.withheld, m.moves, m.conflicts, m.age} {
+	for _, c := range []prometheus.Collector{m.decideSeconds, m.announced, m.withheld, m.advertised, m.unadvertised, m.moves, m.conflicts, m.age} {
 		failed = append(failed, registerer.Register(c))
 	}
 	return errors.Join(failed...)
@@ -86,9 +97,27 @@ func (m *metrics) decided(took time.Duration, before, d *Decision) {
 		withheld[verdict.Reason]++
 		m.seen[verdict.Reason] = true
 	}
+	m.routed(d)
 	m.announced.Set(float64(announced))
 	m.conflicts.Set(float64(conflicts))
 	for reason := range m.seen {
 		m.withheld.WithLabelValues(string(reason)).Set(float64(withheld[reason]))
+	}
+}
+
+// routed counts what is advertised, and why the rest is not.
+func (m *metrics) routed(d *Decision) {
+	advertised, withheld := 0, map[v1alpha1.Reason]int{}
+	for _, verdict := range d.Routed {
+		if verdict.Reason == "" {
+			advertised++
+			continue
+		}
+		withheld[verdict.Reason]++
+		m.seenRoutes[verdict.Reason] = true
+	}
+	m.advertised.Set(float64(advertised))
+	for reason := range m.seenRoutes {
+		m.unadvertised.WithLabelValues(string(reason)).Set(float64(withheld[reason]))
 	}
 }

@@ -61,8 +61,8 @@ func (c *course) linger() {
 		return
 	}
 	for _, before := range c.Before.Sessions {
-		if c.sessions[before.Path] {
-			continue
+		if c.sessions[before.Path] || c.Before.Nodes[before.Path] == "" {
+			continue // needed, or with a router
 		}
 		until, lingering := c.Before.Lingering[before.Path]
 		if !lingering {

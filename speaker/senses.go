@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 )
@@ -18,8 +19,9 @@ type Senses struct {
 	changed chan struct{} // something did
 	failed  atomic.Bool   // the service proxy has
 
-	mu     sync.Mutex
-	claims map[netip.Addr][]l2.Claim
+	mu      sync.Mutex
+	claims  map[netip.Addr][]l2.Claim
+	routers []bgp.Status
 }
 
 // claimants is how many hosts are remembered that claim one address.
@@ -54,6 +56,23 @@ func (s *Senses) Health(changes []health.Change) {
 		}
 	}
 	s.poke()
+}
+
+// Router takes in that a session with a router has changed: bgp.Options.Notify.
+func (s *Senses) Router(status bgp.Status) {
+	s.mu.Lock()
+	s.routers = append(s.routers, status)
+	s.mu.Unlock()
+	s.poke()
+}
+
+// sessions are the changes of sessions with routers since the last call, in order.
+func (s *Senses) sessions() []bgp.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.routers
+	s.routers = nil
+	return taken
 }
 
 func (s *Senses) proxyFailed() bool { return s.failed.Load() }

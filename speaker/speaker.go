@@ -1,13 +1,14 @@
-// Package speaker announces virtual IPs from one node. It watches VirtualIPs
-// and its own Node, decides what to announce, has that done, and says so in
-// the objects' status. It is the only package of the speaker that knows
-// Kubernetes.
+// Package speaker announces virtual IPs from one node. It watches VirtualIPs,
+// Advertisements, BGPPeers and its own Node, decides what to announce, has
+// that done, and says so in the objects' status. It is the only package of the
+// speaker that knows Kubernetes.
 package speaker
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -23,11 +24,13 @@ import (
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
@@ -53,6 +56,14 @@ type Prober interface {
 	States() map[health.Target]health.State
 }
 
+// Advertiser keeps sessions with routers: *bgp.Speaker.
+type Advertiser interface {
+	Run(ctx context.Context) error
+	Set(peers []bgp.Peer, routes []bgp.Route) error
+	Statuses() []bgp.Status
+	LeaveQuietly()
+}
+
 // Options of a Speaker.
 type Options struct {
 	Client kubernetes.Interface
@@ -72,13 +83,17 @@ type Options struct {
 	Interval   time.Duration
 	Multiplier uint8
 
-	Responder Responder
-	Watcher   Watcher
-	Prober    Prober
-	// Senses are told by Responder, Watcher and Prober.
+	Responder  Responder
+	Watcher    Watcher
+	Prober     Prober
+	Advertiser Advertiser
+	// Senses are told by Responder, Watcher, Prober and Advertiser.
 	Senses *Senses
-	// Watch tells of the node's interfaces: link.Watch.
-	Watch func(ctx context.Context, notify func([]link.Link)) error
+	// Watch tells of the node's interfaces: link.Watch. WatchGateways tells of its default gateways: link.WatchGateways.
+	Watch         func(ctx context.Context, notify func([]link.Link)) error
+	WatchGateways func(ctx context.Context, notify func([]link.Gateway)) error
+	// Recorder of events on BGPPeers; nil for none.
+	Recorder record.EventRecorder
 	// Metrics takes the speaker's own.
 	Metrics prometheus.Registerer
 }
@@ -90,22 +105,28 @@ type Speaker struct {
 	saved   *saved       // what was known when the speaker ran last, until the API server has been heard
 	vips    cache.SharedIndexInformer
 	nodes   cache.SharedIndexInformer
-	secrets cache.SharedIndexInformer
+	adverts cache.SharedIndexInformer
+	peers   cache.SharedIndexInformer
+	secrets cache.SharedIndexInformer // of Herald's namespace: nobody can tell which ones BGPPeers will name
 	status  *statusWriter
 	metrics metrics
 	leaving atomic.Bool
+	told    map[string]bgp.Status // by BGPPeer, what events say of the sessions with routers
 	// decision is the last one.
 	decision atomic.Pointer[Decision]
 	contact  atomic.Pointer[time.Time] // when the API server was heard last
 
-	mu    sync.Mutex
-	links []link.Link
-	known bool // the links
+	mu       sync.Mutex
+	links    []link.Link
+	gateways []link.Gateway
+	known    bool // the links
 }
 
 const (
 	// handOver is how long a speaker that stops goes on answering while the others take over.
 	handOver = 4 * time.Second
+	// afterlife is how long routers are still answered by BFD after the end of BGP.
+	afterlife = 300 * time.Millisecond
 	// patienceAtStart is how long the API server is waited for before what is on disk will do.
 	patienceAtStart = 3 * time.Second
 )
@@ -119,9 +140,10 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 		nodes: coreinformers.NewFilteredNodeInformer(options.Client, 0, cache.Indexers{}, func(list *metav1.ListOptions) {
 			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, options.Node).String()
 		}),
-		secrets: coreinformers.NewFilteredSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}, func(list *metav1.ListOptions) {
-			list.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, v1alpha1.BFDSecret).String()
-		}),
+		adverts: client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
+		peers:   client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
+		told:    map[string]bgp.Status{},
+		secrets: coreinformers.NewSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}),
 	}
 	s.metrics = newMetrics(s.stateAge)
 	if err := s.metrics.register(options.Metrics); err != nil {
@@ -213,10 +235,17 @@ func (s *Speaker) Run(ctx context.Context) error {
 	go func() { answering <- s.Responder.Run(answer) }()
 
 	lease := newLease(s.Options, s.node, s.heardAPI)
-	group.Go(func() error { s.vips.RunWithContext(work); return nil })
-	group.Go(func() error { s.nodes.RunWithContext(work); return nil })
-	group.Go(func() error { s.secrets.RunWithContext(work); return nil })
+	// Routers hear the last word while the paths to them are still watched.
+	talk, hangUp := context.WithCancel(context.WithoutCancel(work))
+	defer hangUp()
+	talking := make(chan error, 1)
+	go func() { talking <- s.Advertiser.Run(talk) }()
+
+	for _, informer := range s.informers() {
+		group.Go(func() error { informer.RunWithContext(work); return nil })
+	}
 	group.Go(func() error { return s.Options.Watch(work, s.setLinks) })
+	group.Go(func() error { return s.WatchGateways(work, s.setGateways) })
 	group.Go(func() error { return s.Watcher.Run(work) })
 	group.Go(func() error { return s.Prober.Run(work) })
 	group.Go(func() error { return s.decide(work) })
@@ -230,19 +259,33 @@ func (s *Speaker) Run(ctx context.Context) error {
 		case err := <-answering:
 			answering <- err
 			return fmt.Errorf("answering ARP and NDP: %w", errors.Join(err, errors.New("the responder ended")))
+		case err := <-talking:
+			talking <- err
+			return fmt.Errorf("advertising by BGP: %w", errors.Join(err, errors.New("the BGP speaker ended")))
 		case <-ctx.Done():
 			s.leave(work, lease)
+			hangUp()
+			err := <-talking
+			talking <- nil
+			s.outlive(work)
+			return err
 		}
 		return nil
 	})
 	err := group.Wait()
+	hangUp()
 	silence()
-	return errors.Join(err, <-answering)
+	return errors.Join(err, <-talking, <-answering)
+}
+
+func (s *Speaker) informers() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{s.vips, s.nodes, s.adverts, s.peers, s.secrets}
 }
 
 // leave hands over. The other candidates hear at once that this node must not serve, and take over; where there are none
 // that hear, the controller does the same, as the Lease is given up. Announce before releasing: a gap of one packet is an
-// outage, a duplicate is not.
+// outage, a duplicate is not. Routers have the time to find other ways; those that keep the routes for the next speaker of this
+// node are told nothing.
 func (s *Speaker) leave(ctx context.Context, lease *lease) {
 	ctx, cancel := context.WithTimeout(ctx, handOver)
 	defer cancel()
@@ -253,13 +296,30 @@ func (s *Speaker) leave(ctx context.Context, lease *lease) {
 	if err := lease.release(ctx); err != nil {
 		logger.Error(err, "The Lease could not be given up: it will expire")
 	}
-	for s.decision.Load().handsOver() {
+	defer func() {
+		if d := s.decision.Load(); d != nil && d.Departs == v1alpha1.Leaving {
+			s.Advertiser.LeaveQuietly()
+		}
+	}()
+	for d := s.decision.Load(); d.handsOver() || d.parts(time.Now()); d = s.decision.Load() {
 		select {
 		case <-ctx.Done():
 			logger.Info("Nobody took over in time", "announcing", s.status.announcing())
 			return
 		case <-time.After(5 * time.Millisecond):
 		}
+	}
+}
+
+// outlive keeps the paths to routers watched for a moment that have seen their sessions end. FRR takes the end of BFD, AdminDown
+// too, for the end of the node as long as there is a BGP session, and for nothing when it is already waiting for a restart.
+func (s *Speaker) outlive(ctx context.Context) {
+	if d := s.decision.Load(); d == nil || len(d.RouterPaths) == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(afterlife):
 	}
 }
 
@@ -276,6 +336,14 @@ func (d *Decision) handsOver() bool {
 	return d.Unfit != v1alpha1.Leaving && len(d.L2) > 0 // not yet decided
 }
 
+// parts says whether routers are to have some more time to find other ways.
+func (d *Decision) parts(now time.Time) bool {
+	if d == nil || len(d.Routes) == 0 || len(d.Peers) == 0 {
+		return false
+	}
+	return d.Unfit != v1alpha1.Leaving || d.loud() && now.Sub(d.Departure) < shutdownWait
+}
+
 // decide follows every change with a decision and has it done.
 func (s *Speaker) decide(ctx context.Context) error {
 	poke := func(any) {
@@ -283,9 +351,9 @@ func (s *Speaker) decide(ctx context.Context) error {
 		s.Senses.poke()
 	}
 	handler := cache.ResourceEventHandlerFuncs{AddFunc: poke, UpdateFunc: func(_, after any) { poke(after) }, DeleteFunc: poke}
-	for _, informer := range []cache.SharedIndexInformer{s.vips, s.nodes, s.secrets} {
+	for _, informer := range s.informers() {
 		if _, err := informer.AddEventHandler(handler); err != nil {
-			return fmt.Errorf("watching VirtualIPs, the Node and the key: %w", err)
+			return fmt.Errorf("watching objects: %w", err)
 		}
 	}
 	s.waitForAPI(ctx)
@@ -331,7 +399,7 @@ func (s *Speaker) waitForAPI(ctx context.Context) {
 }
 
 func (s *Speaker) synced() bool {
-	return s.vips.HasSynced() && s.nodes.HasSynced() && s.secrets.HasSynced()
+	return !slices.ContainsFunc(s.informers(), func(i cache.SharedIndexInformer) bool { return !i.HasSynced() })
 }
 
 // decideOnce decides by what is known now and has it done. It is false when too little is known.
@@ -358,9 +426,16 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 			logger.Error(err, "Not everything can be asked for its health")
 		}
 	}
+	if decision.Settled && (before == nil || !before.Settled || !reflect.DeepEqual(before.Peers, decision.Peers) || !sameRoutes(before.Routes, decision.Routes)) {
+		if err := s.Advertiser.Set(decision.Peers, decision.Routes); err != nil {
+			logger.Error(err, "Not everything can be advertised")
+		}
+	}
 	s.decision.Store(decision)
 	s.Senses.forget(decision)
 	tell(logger, before, decision)
+	tellRoutes(logger, before, decision)
+	s.tellSessions()
 	s.metrics.decided(time.Since(start), before, decision)
 	s.status.want(&snapshot, decision)
 	return decision.Again, true
@@ -389,6 +464,27 @@ func tell(logger klog.Logger, before, after *Decision) {
 	}
 }
 
+// tellRoutes logs what has changed for an address, and for the node.
+func tellRoutes(logger klog.Logger, before, after *Decision) {
+	if before == nil {
+		before = &Decision{}
+	}
+	for name, verdict := range after.Routed {
+		was, known := before.Routed[name]
+		if known && was.Reason == verdict.Reason && slices.Equal(was.Advertisements, verdict.Advertisements) {
+			continue
+		}
+		if verdict.Reason == "" {
+			logger.Info("Advertised by BGP", "address", name, "advertisements", verdict.Advertisements)
+		} else if known && was.Reason == "" {
+			logger.Info("Not advertised by BGP any more", "address", name, "reason", verdict.Reason, "why", verdict.Why)
+		}
+	}
+	if before.Departs != after.Departs {
+		logger.Info("Departure from the routers", "reason", after.Departs)
+	}
+}
+
 func phaseName(p Phase) string {
 	if p == Idle {
 		return "Idle"
@@ -403,41 +499,63 @@ func (s *Speaker) setLinks(links []link.Link) {
 	s.Senses.poke()
 }
 
+func (s *Speaker) setGateways(gateways []link.Gateway) {
+	s.mu.Lock()
+	s.gateways = gateways
+	s.mu.Unlock()
+	s.Senses.poke()
+}
+
 // snapshot gathers what there is to decide by; not before the links are known.
 func (s *Speaker) snapshot() (Snapshot, bool) {
 	s.mu.Lock()
-	links, known := s.links, s.known
+	links, gateways, known := s.links, s.gateways, s.known
 	s.mu.Unlock()
-	now := time.Now()
 	snapshot := Snapshot{
-		Now:         now,
+		Now:         time.Now(),
 		Node:        s.Node,
 		Links:       links,
+		Gateways:    gateways,
 		Leaving:     s.leaving.Load(),
 		ProxyURL:    s.ProxyURL,
 		Health:      s.Prober.States(),
 		ProxyFailed: s.Senses.proxyFailed(),
 		States:      map[bfd.Path]bfd.Status{},
+		BGP:         map[string]bgp.Status{},
 		Claims:      s.Senses.heard(),
 		Before:      s.decision.Load(),
 	}
 	for _, status := range s.Watcher.States() {
 		snapshot.States[status.Path] = status
 	}
+	for _, status := range s.Advertiser.Statuses() {
+		snapshot.BGP[status.Peer] = status
+	}
+	s.objects(&snapshot)
+	return snapshot, known
+}
+
+// objects puts into the snapshot what the API server has told, or what is on disk.
+func (s *Speaker) objects(snapshot *Snapshot) {
 	node := s.node
 	var key keys
 	if s.saved != nil && !s.synced() {
-		snapshot.VirtualIPs, key = s.saved.VirtualIPs, keys{s.saved.Key, s.saved.OtherKey}
+		snapshot.VirtualIPs, snapshot.Advertisements, snapshot.BGPPeers = s.saved.VirtualIPs, s.saved.Advertisements, s.saved.BGPPeers
+		snapshot.Secrets = s.saved.Secrets
+		key = keys{s.saved.Key, s.saved.OtherKey}
 	} else {
 		snapshot.VirtualIPs = client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore())
+		snapshot.Advertisements = client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore())
+		snapshot.BGPPeers = client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore())
+		snapshot.Secrets = s.passwords(snapshot.BGPPeers)
 		if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
 			node = object.(*corev1.Node)
 		}
 		key = s.keys()
 	}
 	snapshot.InternalIPs = v1alpha1.InternalIPs(node)
+	snapshot.Labels, snapshot.Barred, snapshot.Cordoned = node.Labels, v1alpha1.NodeBarred(node), node.Spec.Unschedulable
 	snapshot.Watch = s.watch(key)
-	return snapshot, known
 }
 
 // interfaces are the links as the responder sees them.

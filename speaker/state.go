@@ -28,13 +28,20 @@ const (
 )
 
 // saved is what a speaker keeps on disk to start with while the API server is away. It is a file of its own, which only the
-// speaker's user can read, since it has the speakers' key.
+// speaker's user can read, since it has the speakers' key and the
+// passwords of routers.
 type saved struct {
 	SavedAt    time.Time             `json:"savedAt"`
 	Node       corev1.Node           `json:"node"`
 	VirtualIPs []*v1alpha1.VirtualIP `json:"virtualIPs"`
-	Key        []byte                `json:"key,omitempty"`
-	OtherKey   []byte                `json:"otherKey,omitempty"`
+
+	Advertisements []*v1alpha1.Advertisement `json:"advertisements,omitempty"`
+	BGPPeers       []*v1alpha1.BGPPeer       `json:"bgpPeers,omitempty"`
+	// Secrets that BGPPeers name, by name.
+	Secrets map[string]map[string][]byte `json:"secrets,omitempty"`
+
+	Key      []byte `json:"key,omitempty"`
+	OtherKey []byte `json:"otherKey,omitempty"`
 }
 
 func (s *saved) node() *corev1.Node { return &s.Node }
@@ -122,27 +129,42 @@ func (s *Speaker) touch() {
 func (s *Speaker) toSave() *saved {
 	k := s.keys()
 	now := &saved{SavedAt: time.Now(), Key: k.now, OtherKey: k.other}
-	now.Node.ObjectMeta = metav1.ObjectMeta{Name: s.node.Name, UID: s.node.UID, ResourceVersion: s.node.ResourceVersion}
+	node := s.node
 	if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
-		now.Node.Status.Addresses = object.(*corev1.Node).Status.Addresses
-	} else {
-		now.Node.Status.Addresses = s.node.Status.Addresses
+		node = object.(*corev1.Node)
 	}
-	for _, vip := range client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()) {
-		kept := *vip
-		kept.ManagedFields = nil
-		now.VirtualIPs = append(now.VirtualIPs, &kept)
-	}
-	slices.SortFunc(now.VirtualIPs, func(a, b *v1alpha1.VirtualIP) int { return strings.Compare(a.Name, b.Name) })
+	now.Node.ObjectMeta = metav1.ObjectMeta{Name: s.node.Name, UID: s.node.UID, ResourceVersion: s.node.ResourceVersion, Labels: node.Labels}
+	now.Node.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints}
+	now.Node.Status.Addresses = node.Status.Addresses
+	now.VirtualIPs = kept(client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()), (*v1alpha1.VirtualIP).DeepCopy)
+	now.Advertisements = kept(client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore()), (*v1alpha1.Advertisement).DeepCopy)
+	now.BGPPeers = kept(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()), (*v1alpha1.BGPPeer).DeepCopy)
+	now.Secrets = s.passwords(now.BGPPeers)
 	return now
+}
+
+// kept are copies of objects without what only the API server needs, by name.
+func kept[T metav1.Object](objects []T, copied func(T) T) []T {
+	for i := range objects {
+		objects[i] = copied(objects[i])
+		objects[i].SetManagedFields(nil)
+	}
+	slices.SortFunc(objects, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return objects
 }
 
 // version changes when there is something new to save.
 func (s *saved) version() string {
 	var b strings.Builder
-	fmt.Fprint(&b, s.Node.UID, s.Node.Status.Addresses, len(s.Key), s.Key, s.OtherKey)
+	fmt.Fprint(&b, s.Node.UID, s.Node.Status.Addresses, s.Node.Labels, s.Node.Spec.Unschedulable, s.Node.Spec.Taints, len(s.Key), s.Key, s.OtherKey, s.Secrets)
 	for _, vip := range s.VirtualIPs {
 		fmt.Fprintf(&b, " %s/%s", vip.UID, vip.ResourceVersion)
+	}
+	for _, a := range s.Advertisements {
+		fmt.Fprintf(&b, " %s/%s", a.UID, a.ResourceVersion)
+	}
+	for _, p := range s.BGPPeers {
+		fmt.Fprintf(&b, " %s/%s", p.UID, p.ResourceVersion)
 	}
 	return b.String()
 }

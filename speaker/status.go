@@ -21,6 +21,7 @@ import (
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/link"
 )
@@ -93,9 +94,9 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 	}
 }
 
-// says is the Speaker's status without what only a write adds.
+// says is the Speaker's status without what only a write adds. The caller locks.
 func (w *statusWriter) says(snapshot *Snapshot, decision *Decision) v1alpha1.SpeakerStatus {
-	status := speakerStatus(w.Version, snapshot, decision)
+	status := speakerStatus(w.Version, snapshot, decision, w.said.BGP)
 	if proxy, ok := proxyCondition(snapshot); ok {
 		status.Conditions = []metav1.Condition{proxy}
 	}
@@ -236,7 +237,7 @@ func (v Verdict) message(node string) string {
 
 func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	w.mu.Lock()
-	status := speakerStatus(w.Version, &w.snapshot, w.decision)
+	status := w.said
 	proxy, asked := proxyCondition(&w.snapshot)
 	speaker := w.speaker
 	w.mu.Unlock()
@@ -310,22 +311,97 @@ func proxyCondition(s *Snapshot) (metav1.Condition, bool) {
 	return condition, s.ProxyURL != "" && state.Reason != health.Unknown && state.Reason != ""
 }
 
-// speakerStatus is what the Speaker object says, but for its conditions.
-func speakerStatus(version string, s *Snapshot, d *Decision) v1alpha1.SpeakerStatus {
+// speakerStatus is what the Speaker object says, but for its conditions; it has said before what the sessions with routers are.
+func speakerStatus(version string, s *Snapshot, d *Decision, before []v1alpha1.SpeakerBGPSession) v1alpha1.SpeakerStatus {
 	return v1alpha1.SpeakerStatus{
 		Node:       s.Node,
 		Version:    version,
 		Announcing: int32(d.announced()),
 		Interfaces: reportedInterfaces(s.Links),
+		BGP:        reportedSessions(s, d, before),
 		Peers:      reportedPeers(s, d),
 	}
+}
+
+// reportedSessions are the sessions with routers. One that comes up goes through all the states of RFC 4271 each time it is
+// tried: these are Active here, so that a router that is down costs no writes.
+func reportedSessions(s *Snapshot, d *Decision, before []v1alpha1.SpeakerBGPSession) []v1alpha1.SpeakerBGPSession {
+	var sessions []v1alpha1.SpeakerBGPSession
+	for i := range d.Routers {
+		r := &d.Routers[i]
+		session := v1alpha1.SpeakerBGPSession{Peer: r.Name, State: "Idle", Reason: r.Reason, LastError: r.Why}
+		if r.Peer.Address.IsValid() {
+			session.Address = r.Peer.Address.String()
+		}
+		if r.Reason == "" {
+			sessionOf(&session, r, s.BGP[r.Name])
+			if path := r.BFD; path != (bfd.Path{}) {
+				session.BFD = bfdWord(s.States[path])
+			}
+		}
+		if j := slices.IndexFunc(before, func(b v1alpha1.SpeakerBGPSession) bool { return b.Peer == r.Name }); j >= 0 {
+			steady(&session, &before[j])
+		}
+		sessions = append(sessions, session)
+	}
+	return sessions
+}
+
+// sessionOf says how a session is that can be.
+func sessionOf(session *v1alpha1.SpeakerBGPSession, r *Router, status bgp.Status) {
+	if status.Address.IsValid() {
+		session.Address = status.Address.String()
+	}
+	if !status.Since.IsZero() {
+		since := metav1.NewTime(status.Since.Truncate(time.Second))
+		session.Since = &since
+	}
+	session.Refused = int64(status.RefusedRoutes)
+	if status.State != established {
+		session.State, session.Reason, session.LastError = "Active", v1alpha1.NotEstablished, status.LastError
+		return
+	}
+	session.State = established
+	for _, family := range status.Families {
+		session.Families = append(session.Families, string(family))
+	}
+	session.AdvertisedIPv4, session.AdvertisedIPv6 = int32(status.Advertised[bgp.IPv4]), int32(status.Advertised[bgp.IPv6])
+	session.Advertised = session.AdvertisedIPv4 + session.AdvertisedIPv6
+	if r.Lacks != "" {
+		session.Reason, session.LastError = v1alpha1.FamilyNotAgreed, fmt.Sprintf("the router does not speak of %s", r.Lacks)
+	}
+}
+
+// steady keeps what has not changed as it was said before: since when it is so, and a count that a router could have written
+// all the time: it is said anew when it has doubled.
+func steady(session, before *v1alpha1.SpeakerBGPSession) {
+	if session.State != before.State {
+		return
+	}
+	session.Since = before.Since
+	if session.LastError == "" && session.Reason == before.Reason {
+		session.LastError = before.LastError // between two attempts there is none
+	}
+	if session.Refused >= before.Refused && session.Refused < 2*before.Refused {
+		session.Refused = before.Refused
+	}
+}
+
+func bfdWord(status bfd.Status) string {
+	switch {
+	case status.State == bfd.Up:
+		return bfd.Up.String()
+	case status.State == bfd.AdminDown, status.RemoteState == bfd.AdminDown && !status.Time.IsZero():
+		return bfd.AdminDown.String()
+	}
+	return bfd.Down.String()
 }
 
 // reportedPeers are the other speakers with the state of the worst of the sessions with each.
 func reportedPeers(s *Snapshot, d *Decision) []v1alpha1.SpeakerPeer {
 	states := map[string]bfd.State{}
 	for _, session := range d.Sessions {
-		if _, lingering := d.Lingering[session.Path]; lingering {
+		if _, lingering := d.Lingering[session.Path]; lingering || d.Nodes[session.Path] == "" {
 			continue
 		}
 		node, status := d.Nodes[session.Path], s.States[session.Path]

@@ -13,6 +13,7 @@ import (
 // +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
 // +kubebuilder:printcolumn:name="L2 Interfaces",type=string,JSONPath=`.spec.l2.interfaces`
 // +kubebuilder:printcolumn:name="BGP Peers",type=string,JSONPath=`.spec.bgp.peers`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -110,7 +111,8 @@ type PreferredNodes struct {
 	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
 }
 
-// BGPAdvertisement is how addresses are advertised to routers.
+// BGPAdvertisement is how addresses are advertised to routers. Of several
+// Advertisements that lead to one prefix and router, the first by name counts.
 type BGPAdvertisement struct {
 	// Peers are BGPPeers by name; empty means all.
 	//
@@ -181,6 +183,14 @@ type BGPAdvertisement struct {
 
 // AdvertisementStatus is what Herald says of an Advertisement.
 type AdvertisementStatus struct {
+	// Nodes is how many nodes can take part: selected, with a live speaker, and
+	// neither excluded, nor about to be deleted, nor cordoned; with bgp, a BGPPeer
+	// that it advertises to must be for the node, too. A node that is cordoned
+	// leaves it to them, once there are any.
+	//
+	// +optional
+	Nodes int32 `json:"nodes"`
+
 	// Conditions: Ready.
 	//
 	// +optional

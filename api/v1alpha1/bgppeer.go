@@ -12,7 +12,10 @@ import (
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface`
 // +kubebuilder:printcolumn:name="Peer ASN",type=integer,JSONPath=`.spec.peerASN`
+// +kubebuilder:printcolumn:name="Established",type=integer,JSONPath=`.status.established`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type BGPPeer struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -112,11 +115,13 @@ type BGPPeerSpec struct {
 	// +listType=set
 	Families []string `json:"families,omitempty"`
 
-	// HoldTime after which a silent peer is taken for dead.
+	// HoldTime after which a silent peer is taken for dead, in whole seconds. A
+	// hold time of 0, which RFC 4271 allows, is not offered: a dead peer would
+	// never be noticed.
 	//
 	// +optional
 	// +kubebuilder:default="90s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) == duration('0s') || duration(self) >= duration('3s')",message="holdTime must be 0s or at least 3s (RFC 4271)"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s')",message="holdTime must be at least 3s (RFC 4271)"
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
 	// KeepaliveTime between keepalives; by default a third of the hold time.
@@ -154,7 +159,8 @@ type BGPPeerSpec struct {
 	// +optional
 	PasswordSecretRef *SecretKeyReference `json:"passwordSecretRef,omitempty"`
 
-	// GracefulRestart keeps routes while a speaker restarts (RFC 4724).
+	// GracefulRestart keeps routes while a speaker restarts (RFC 4724). Without it
+	// there is none. Use it with bfd: routers would keep the routes of a dead node.
 	//
 	// +optional
 	GracefulRestart *GracefulRestart `json:"gracefulRestart,omitempty"`
@@ -229,6 +235,16 @@ type BFD struct {
 
 // BGPPeerStatus is what Herald says of a peer.
 type BGPPeerStatus struct {
+	// Nodes is how many nodes are to keep a session.
+	//
+	// +optional
+	Nodes int32 `json:"nodes"`
+
+	// Established is how many of them have one.
+	//
+	// +optional
+	Established int32 `json:"established"`
+
 	// Conditions: Ready.
 	//
 	// +optional

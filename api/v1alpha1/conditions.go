@@ -114,10 +114,35 @@ const (
 	NotServedLocally Reason = "NotServedLocally"
 )
 
+// Reasons why a node does not advertise an address by BGP.
+const (
+	NotAdvertisedByBGP   Reason = "NotAdvertisedByBGP"
+	UnknownAdvertisement Reason = "UnknownAdvertisement"
+	OverMaxNodes         Reason = "OverMaxNodes"
+	NoPeer               Reason = "NoPeer"
+	Advertised           Reason = "Advertised"
+	NoSession            Reason = "NoSession"
+)
+
+// Reasons on a BGPPeer.
+const (
+	Established        Reason = "Established"
+	NotEstablished     Reason = "NotEstablished"
+	SecretMissing      Reason = "SecretMissing"
+	SecretKeyMissing   Reason = "SecretKeyMissing"
+	InvalidPeer        Reason = "InvalidPeer"
+	NoGateway          Reason = "NoGateway"
+	FamilyNotAgreed    Reason = "FamilyNotAgreed"
+	NoNode             Reason = "NoNode"
+	SessionEstablished Reason = "SessionEstablished"
+	SessionLost        Reason = "SessionLost"
+)
+
 // Reasons why a node is no candidate.
 const (
 	NodeExcluded     Reason = "NodeExcluded"
 	NodeBeingDeleted Reason = "NodeBeingDeleted"
+	NodeShuttingDown Reason = "NodeShuttingDown"
 	NodeNotReady     Reason = "NodeNotReady"
 	NetworkDown      Reason = "NetworkUnavailable"
 	NoSpeaker        Reason = "NoSpeaker"
@@ -206,8 +231,28 @@ var Reasons = []ReasonDoc{
 	{ProxyHealthy, "Speaker", "The service proxy of the node says that it is well."},
 	{NotServedLocally, "VirtualIP", "A Service on the address has externalTrafficPolicy Local, and its health check node port on this node does not say that it is served here."},
 
+	{NotAdvertisedByBGP, "VirtualIP", "The Advertisements that apply announce the address by ARP and NDP only."},
+	{UnknownAdvertisement, "VirtualIP", "The Advertisement that applied is gone, or has no bgp any more."},
+	{OverMaxNodes, "VirtualIP", "As many other nodes advertise the address as maxNodes of the Advertisement allows."},
+	{NoPeer, "VirtualIP", "No BGPPeer of the Advertisement is for this node, or none of them can be used."},
+	{Advertised, "VirtualIP", "The address is advertised by BGP to at least one router."},
+	{NoSession, "VirtualIP", "No node that can serve the address has a BGP session with a router that it is to be advertised to."},
+
+	{Established, "BGPPeer", "Every node that is to keep a session has one."},
+	{NotEstablished, "BGPPeer", "Some node has no session; the message says why not, node by node."},
+	{SecretMissing, "BGPPeer", "The Secret with the password does not exist in Herald's namespace; there is no session until it does."},
+	{SecretKeyMissing, "BGPPeer", "The Secret with the password has no such key, or nothing in it."},
+	{InvalidPeer, "BGPPeer", "What the BGPPeer asks for is not possible; the message says what. There is no session until it is."},
+	{InvalidSelector, "BGPPeer", "The nodeSelector cannot be read; no node keeps a session until it can."},
+	{NoGateway, "BGPPeer", "The node has no default gateway of the family."},
+	{FamilyNotAgreed, "BGPPeer", "There is a session, and the router does not speak of a family that is asked for; its routes are not advertised there."},
+	{NoNode, "BGPPeer", "No node with a live speaker is selected."},
+	{SessionEstablished, "BGPPeer", "A node has a session with the router; told as an event."},
+	{SessionLost, "BGPPeer", "A node has no session with the router any more; told as an event, with the reason."},
+
 	{NodeExcluded, "Node", "The node has the label node.kubernetes.io/exclude-from-external-load-balancers."},
 	{NodeBeingDeleted, "Node", "The node has a taint that announces its end."},
+	{NodeShuttingDown, "Node", "kubelet says that the node is shutting down."},
 	{NodeNotReady, "Node", "The node is not Ready."},
 	{NetworkDown, "Node", "The node's network is not configured (condition NetworkUnavailable)."},
 	{NoSpeaker, "Node", "No speaker runs on the node: its Lease is missing or has expired."},

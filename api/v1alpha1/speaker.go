@@ -98,12 +98,21 @@ type SpeakerInterface struct {
 type SpeakerBGPSession struct {
 	// Peer is the name of the BGPPeer.
 	Peer string `json:"peer"`
+	// Address of the router, as it was given or found.
+	// +optional
+	Address string `json:"address,omitempty"`
 	// State of the session (RFC 4271): Idle, Connect, Active, OpenSent, OpenConfirm, Established.
 	// +optional
 	State string `json:"state,omitempty"`
 	// Since when.
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
+	// Reason why there is no session, or not all of it; empty when all is well.
+	// +optional
+	Reason Reason `json:"reason,omitempty"`
+	// LastError says it in words.
+	// +optional
+	LastError string `json:"lastError,omitempty"`
 	// Families agreed on.
 	// +optional
 	// +listType=atomic
@@ -111,7 +120,17 @@ type SpeakerBGPSession struct {
 	// Advertised routes.
 	// +optional
 	Advertised int32 `json:"advertised"`
-	// BFD state of the session.
+	// AdvertisedIPv4 is how many of them are IPv4 routes.
+	// +optional
+	AdvertisedIPv4 int32 `json:"advertisedIPv4,omitempty"`
+	// AdvertisedIPv6 is how many of them are IPv6 routes.
+	// +optional
+	AdvertisedIPv6 int32 `json:"advertisedIPv6,omitempty"`
+	// Refused is how many routes the router has advertised to us; none is taken.
+	// It is written when it has doubled; herald_bgp_refused_routes_total is exact.
+	// +optional
+	Refused int64 `json:"refused,omitempty"`
+	// BFD state of the path to the router: Up, Down, AdminDown; empty without BFD.
 	// +optional
 	BFD string `json:"bfd,omitempty"`
 }

@@ -185,6 +185,25 @@ type BGPPlacement struct {
 	// +optional
 	// +listType=set
 	Advertisements []string `json:"advertisements,omitempty"`
+
+	// Limits are the nodes that advertise through an Advertisement with maxNodes;
+	// through others every node does that can serve.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=advertisement
+	Limits []BGPLimit `json:"limits,omitempty"`
+}
+
+// BGPLimit is who advertises through an Advertisement with maxNodes.
+type BGPLimit struct {
+	// Advertisement by name.
+	Advertisement string `json:"advertisement"`
+	// Nodes that advertise, by name.
+	//
+	// +optional
+	// +listType=atomic
+	Nodes []string `json:"nodes,omitempty"`
 }
 
 // VirtualIPStatus is what the speakers say of an address.

@@ -19,9 +19,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	_ "k8s.io/component-base/logs/json/register" // --logging-format=json
 	"k8s.io/klog/v2"
@@ -29,6 +32,7 @@ import (
 	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/speaker"
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
@@ -175,23 +179,33 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 	responder := l2.New(l2.Options{Observe: senses.Claim})
 	watcher := bfd.New(bfd.Options{Notify: senses.Session})
 	prober := health.New(health.Options{Notify: senses.Health})
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder, watcher, prober)
+	// A speaker cannot tell whether there was one before it: routers that keep no routes of one do not mind.
+	advertiser := bgp.New(bgp.Options{Restarting: true, Notify: senses.Router})
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder, watcher, prober, advertiser)
+	recorder, stopEvents, err := newRecorder(kube)
+	if err != nil {
+		return err
+	}
+	defer stopEvents()
 	speaking, err := speaker.New(ctx, speaker.Options{
-		Client:     kube,
-		Herald:     herald,
-		Node:       f.nodeName,
-		Namespace:  f.namespace,
-		Version:    version.Version(),
-		StateDir:   f.stateDir,
-		ProxyURL:   f.proxyURL,
-		Interval:   bfdInterval(ctx, f.interval),
-		Multiplier: f.multiplier,
-		Responder:  responder,
-		Watcher:    watcher,
-		Prober:     prober,
-		Senses:     senses,
-		Watch:      link.Watch,
-		Metrics:    registry,
+		Client:        kube,
+		Herald:        herald,
+		Node:          f.nodeName,
+		Namespace:     f.namespace,
+		Version:       version.Version(),
+		StateDir:      f.stateDir,
+		ProxyURL:      f.proxyURL,
+		Interval:      bfdInterval(ctx, f.interval),
+		Multiplier:    f.multiplier,
+		Responder:     responder,
+		Watcher:       watcher,
+		Prober:        prober,
+		Advertiser:    advertiser,
+		Senses:        senses,
+		Watch:         link.Watch,
+		WatchGateways: link.WatchGateways,
+		Recorder:      recorder,
+		Metrics:       registry,
 	})
 	if err != nil {
 		return err
@@ -213,4 +227,15 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 		return nil
 	})
 	return group.Wait()
+}
+
+// newRecorder returns what writes events; stop ends it.
+func newRecorder(kube kubernetes.Interface) (recorder record.EventRecorder, stop func(), err error) {
+	scheme, err := client.NewScheme()
+	if err != nil {
+		return nil, nil, err
+	}
+	broadcaster := record.NewBroadcaster()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
+	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "herald-speaker"}), broadcaster.Shutdown, nil
 }

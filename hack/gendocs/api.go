@@ -53,9 +53,9 @@ type schema struct {
 var authors = map[string]string{
 	"AddressPool":   "Written by people.",
 	"Advertisement": "Written by people.",
-	"BGPPeer":       "Written by people. Defined for what is to come: nothing acts on it yet.",
+	"BGPPeer":       "Written by people, its status by herald-controller-manager from what the Speakers say.",
 	"Speaker":       "Written by herald-speaker, for people to read.",
-	"VirtualIP":     "Written by herald-controller-manager, its status by herald-speaker; people may create one to reserve an address.",
+	"VirtualIP":     "Written by herald-controller-manager, its status by herald-speaker, or for BGP alone by the former; people may create one to reserve an address.",
 }
 
 func apiPage(dir string) (string, error) {

@@ -22,6 +22,9 @@ type advertisement struct {
 	interfaces []string
 	preferred  []preference
 	bgp        bool
+	// peers to advertise to, by name; none means all.
+	peers    []string
+	maxNodes int
 }
 
 type preference struct {
@@ -59,6 +62,7 @@ func parseAdvertisement(object *v1alpha1.Advertisement, hasPool, hasPeer func(st
 	}
 	problems = append(problems, parsed.parseL2(spec.L2)...)
 	if spec.BGP != nil {
+		parsed.peers, parsed.maxNodes = spec.BGP.Peers, int(spec.BGP.MaxNodes)
 		for _, name := range spec.BGP.Peers {
 			if !hasPeer(name) {
 				problems = append(problems, problem{v1alpha1.UnknownPeer, fmt.Sprintf("spec.bgp.peers names %q, and there is no such BGPPeer.", name)})

@@ -330,6 +330,7 @@ func TestConflictOfARetainedAddress(t *testing.T) {
 	w.says("203.0.113.17", disputed)
 	w.delete("web")
 	w.untilVIPs("203.0.113.17 (Conflict) for web")
+	w.rest() // the owner is taken off it
 	w.create(lb("web"))
 	w.untilService("web", "203.0.113.17 AddressConflict")
 	w.delete("web")

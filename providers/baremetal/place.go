@@ -14,8 +14,9 @@ import (
 // scene is all that the placement of an address depends on.
 type scene struct {
 	addr netip.Addr
-	// current is the order of candidates so far.
+	// current is the order of candidates so far, and limits who advertises so far.
 	current []string
+	limits  []v1alpha1.BGPLimit
 	// owner is the node that has the address by its status.
 	owner string
 	// pool that the address was given from, with its labels.
@@ -26,6 +27,7 @@ type scene struct {
 	// left it.
 	quarantined    bool
 	advertisements []advertisement
+	bgpPeers       []bgpPeer
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
 	alive func(node string) bool
@@ -40,7 +42,8 @@ type placement struct {
 	hold v1alpha1.Reason
 	l2   *v1alpha1.L2Placement
 	bgp  *v1alpha1.BGPPlacement
-	// why says of a held address, in a sentence, what stands in the way.
+	// why says in a sentence what stands in the way: of a held address, and of
+	// one for BGP alone that no node advertises now.
 	why string
 }
 
@@ -51,7 +54,7 @@ func place(s *scene) placement {
 	if len(s.tenants) == 0 && !(s.quarantined && byL2) {
 		return placement{hold: v1alpha1.Unclaimed, why: "No Service has the address."}
 	}
-	p := placement{bgp: bgpPlacement(apply)}
+	p := placement{bgp: s.byBGP(apply)}
 	if byL2 {
 		p.l2 = &v1alpha1.L2Placement{Interfaces: interfaces(apply)}
 	}
@@ -73,6 +76,8 @@ func place(s *scene) placement {
 		p.hold, p.why = v1alpha1.NoReadyEndpoints, "No endpoint is ready."
 	case p.l2 != nil && len(p.l2.Candidates) == 0 && p.bgp == nil:
 		p.hold = v1alpha1.NoCandidates
+	case p.l2 == nil:
+		p.why = s.unadvertised(apply, p.bgp.Limits)
 	default:
 		p.why = ""
 	}
@@ -87,44 +92,70 @@ func (s *scene) servable() bool {
 // candidates are the nodes that may own the address, best first, and if there
 // are none why not.
 func (s *scene) candidates(apply []advertisement) (names []string, why string) {
-	var contenders, cordoned, asleep []contender
-	no := map[v1alpha1.Reason][]string{}
-	for _, node := range s.nodes {
+	field := s.field(func(node *corev1.Node) (int32, v1alpha1.Reason) {
 		weight, selected := weigh(apply, node)
-		reason := unfit(node)
-		switch {
-		case !selected:
-			reason = v1alpha1.NotSelected
-		case reason == "" && !s.local(node.Name):
+		if !selected {
+			return 0, v1alpha1.NotSelected
+		}
+		return weight, unfit(node)
+	})
+	contenders := field.contenders()
+	if len(contenders) == 0 {
+		return field.kept(s.current), "No node can announce the address: " + list(field.no) + "."
+	}
+	return lead(s.owner, s.current, rank(s.addr.String(), s.current, contenders, s.load, Candidates)), ""
+}
+
+// field is who could have an address, and who could not and why.
+type field struct {
+	open, cordoned, asleep []contender
+	no                     map[v1alpha1.Reason][]string
+}
+
+// field sorts out the nodes; judge gives the weight of a node, or says why it
+// is out of the question.
+func (s *scene) field(judge func(*corev1.Node) (weight int32, reason v1alpha1.Reason)) field {
+	f := field{no: map[v1alpha1.Reason][]string{}}
+	for _, node := range s.nodes {
+		weight, reason := judge(node)
+		if reason == "" && !s.local(node.Name) {
 			reason = v1alpha1.NoLocalEndpoint
 		}
 		if reason == "" && !s.alive(node.Name) {
-			asleep = append(asleep, contender{node.Name, weight})
+			f.asleep = append(f.asleep, contender{node.Name, weight})
 			reason = v1alpha1.NoSpeaker
 		}
 		if reason == "" && node.Spec.Unschedulable {
-			cordoned = append(cordoned, contender{node.Name, weight})
+			f.cordoned = append(f.cordoned, contender{node.Name, weight})
 			reason = v1alpha1.NodeCordoned
 		}
 		if reason != "" {
-			no[reason] = append(no[reason], node.Name)
+			f.no[reason] = append(f.no[reason], node.Name)
 			continue
 		}
-		contenders = append(contenders, contender{node.Name, weight})
+		f.open = append(f.open, contender{node.Name, weight})
 	}
-	if len(contenders) == 0 {
-		// Cordoned nodes serve as long as there is no other.
-		contenders = cordoned
+	return f
+}
+
+// contenders are the nodes that may have the address. Cordoned nodes serve as
+// long as there is no other.
+func (f *field) contenders() []contender {
+	if len(f.open) == 0 {
+		return f.cordoned
 	}
-	if len(contenders) == 0 {
-		// Not one speaker seems to live: more likely they cannot be seen from
-		// here. The order stays, and whoever does live goes on.
-		kept := slices.DeleteFunc(slices.Clone(s.current), func(name string) bool {
-			return !slices.ContainsFunc(asleep, func(c contender) bool { return c.name == name })
-		})
-		return kept, "No node can announce the address: " + list(no) + "."
-	}
-	return lead(s.owner, s.current, rank(s.addr.String(), s.current, contenders, s.load, Candidates)), ""
+	return f.open
+}
+
+// kept is what stays of a list when there is no contender. Not one speaker
+// seems to live: more likely they cannot be seen from here. The list stays, and
+// whoever does live goes on.
+func (f *field) kept(current []string) []string {
+	return slices.DeleteFunc(slices.Clone(current), func(name string) bool { return !has(f.asleep, name) })
+}
+
+func has(contenders []contender, name string) bool {
+	return slices.ContainsFunc(contenders, func(c contender) bool { return c.name == name })
 }
 
 // local says whether the node can serve every Service of policy Local. While
@@ -142,18 +173,23 @@ func (s *scene) local(node string) bool {
 func list(no map[v1alpha1.Reason][]string) string {
 	var words []string
 	for reason, nodes := range no {
-		slices.Sort(nodes)
-		more := ""
-		if n := len(nodes) - 5; n > 0 {
-			nodes, more = nodes[:5], fmt.Sprintf(" and %d more", n)
-		}
-		words = append(words, fmt.Sprintf("%s: %s%s", reason, strings.Join(nodes, ", "), more))
+		words = append(words, fmt.Sprintf("%s: %s", reason, few(nodes)))
 	}
 	if len(words) == 0 {
 		return "there is no node"
 	}
 	slices.Sort(words)
 	return strings.Join(words, "; ")
+}
+
+// few tells nodes in order, few enough to read.
+func few(nodes []string) string {
+	nodes = slices.Sorted(slices.Values(nodes))
+	more := ""
+	if n := len(nodes) - 5; n > 0 {
+		nodes, more = nodes[:5], fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(nodes, ", ") + more
 }
 
 // interfaces are those of all L2 Advertisements together. One that names none
@@ -168,18 +204,4 @@ func interfaces(apply []advertisement) []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-func bgpPlacement(apply []advertisement) *v1alpha1.BGPPlacement {
-	var names []string
-	for _, a := range apply {
-		if a.bgp {
-			names = append(names, a.name)
-		}
-	}
-	if names == nil {
-		return nil
-	}
-	slices.Sort(names)
-	return &v1alpha1.BGPPlacement{Advertisements: names}
 }

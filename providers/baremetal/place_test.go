@@ -22,6 +22,9 @@ func (p placement) String() string {
 	}
 	if p.bgp != nil {
 		words = append(words, "bgp "+names(p.bgp.Advertisements))
+		for _, limit := range p.bgp.Limits {
+			words = append(words, limit.Advertisement+" by "+names(limit.Nodes))
+		}
 	}
 	if p.why != "" {
 		words = append(words, p.why)
@@ -93,7 +96,7 @@ func TestPlace(t *testing.T) {
 			want: "hold NoReadyEndpoints; l2 by [] on []; No endpoint is ready."},
 
 		{name: "every node has its reason", tenants: []tenant{local("b")}, asleep: []string{"b"}, nodes: map[string]func(*corev1.Node){
-			"a": tainted(taintToBeDeleted), "c": condition(corev1.NodeReady, "Unknown")},
+			"a": tainted("ToBeDeletedByClusterAutoscaler"), "c": condition(corev1.NodeReady, "Unknown")},
 			want: "hold NoCandidates; l2 by [] on []; No node can announce the address: NoSpeaker: b; NodeBeingDeleted: a; NodeNotReady: c."},
 		{name: "an excluded node loses the address", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"},
 			nodes: map[string]func(*corev1.Node){"b": labelled(corev1.LabelNodeExcludeBalancers, "")}, want: "l2 by [a c] on []"},
@@ -131,8 +134,9 @@ func TestPlace(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
 				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants, quarantined: c.foreign,
-				alive:   func(node string) bool { return !slices.Contains(c.asleep, node) },
-				speaker: func(string) *v1alpha1.Speaker { return nil },
+				alive:    func(node string) bool { return !slices.Contains(c.asleep, node) },
+				speaker:  func(node string) *v1alpha1.Speaker { return speakerWith(node, established("tor")) },
+				bgpPeers: []bgpPeer{peerFor("tor", nil)},
 			}
 			for _, name := range []string{"dbs", "edge", "fabric", "one", "tor", "two"} {
 				if spec, ok := c.adverts[name]; ok {

@@ -15,33 +15,16 @@ import (
 // fail, few enough to watch each other closely.
 const Candidates = 3
 
-// The taints by which the cluster autoscaler and Karpenter announce the end of
-// a node (KEP-3836 for the first).
-const (
-	taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
-	taintDisrupted   = "karpenter.sh/disrupted"
-)
-
-// unfit says why a node cannot own an address, whatever the address.
+// unfit says why a node cannot own an address, whatever the address. That
+// kubelet is silent bars no node from BGP: its service proxy may go on, and its
+// routes go with the speaker.
 func unfit(node *corev1.Node) v1alpha1.Reason {
-	// The stock controller looks for the label alone; "false" means false here.
-	if value, ok := node.Labels[corev1.LabelNodeExcludeBalancers]; ok && value != "false" {
-		return v1alpha1.NodeExcluded
-	}
-	if node.DeletionTimestamp != nil {
-		return v1alpha1.NodeBeingDeleted
-	}
-	for _, taint := range node.Spec.Taints {
-		if taint.Key == taintToBeDeleted || taint.Key == taintDisrupted {
-			return v1alpha1.NodeBeingDeleted
-		}
+	if reason := v1alpha1.NodeBarred(node); reason != "" {
+		return reason
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady && condition.Status != corev1.ConditionTrue {
 			return v1alpha1.NodeNotReady
-		}
-		if condition.Type == corev1.NodeNetworkUnavailable && condition.Status == corev1.ConditionTrue {
-			return v1alpha1.NetworkDown
 		}
 	}
 	return ""

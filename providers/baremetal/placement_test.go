@@ -24,7 +24,7 @@ func node(name string, edits ...func(*corev1.Node)) *corev1.Node {
 }
 
 func labelled(key, value string) func(*corev1.Node) {
-	return func(n *corev1.Node) { n.Labels[key] = value }
+	return func(n *corev1.Node) { metav1.SetMetaDataLabel(&n.ObjectMeta, key, value) }
 }
 
 func tainted(key string) func(*corev1.Node) {

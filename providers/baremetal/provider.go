@@ -62,11 +62,12 @@ type Provider struct {
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
-	// places are addresses whose placement is to be looked at, poolStatuses
-	// and advertStatuses objects whose status is.
+	// places are addresses whose placement is to be looked at, poolStatuses,
+	// advertStatuses and peerStatuses objects whose status is.
 	places         workqueue.TypedRateLimitingInterface[netip.Addr]
 	poolStatuses   workqueue.TypedRateLimitingInterface[string]
 	advertStatuses workqueue.TypedRateLimitingInterface[string]
+	peerStatuses   workqueue.TypedRateLimitingInterface[string]
 	// secrets are the names of Secrets that are to be there.
 	secrets workqueue.TypedRateLimitingInterface[string]
 	// beats is poked when a Lease changes.
@@ -82,6 +83,8 @@ type Provider struct {
 	poolProblems   map[string][]problem
 	advertisements []advertisement
 	advertProblems map[string][]problem
+	bgpPeers       []bgpPeer
+	peerWatches    map[string]peerWatch
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
@@ -107,9 +110,11 @@ func New(options Options) (*Provider, error) {
 		places:         newQueue[netip.Addr]("placement"),
 		poolStatuses:   newQueue[string]("pool-status"),
 		advertStatuses: newQueue[string]("advertisement-status"),
+		peerStatuses:   newQueue[string]("peer-status"),
 		secrets:        newQueue[string]("secret"),
 		beats:          make(chan struct{}, 1),
 		waiting:        map[ipam.Key]*v1alpha1.Refusal{},
+		peerWatches:    map[string]peerWatch{},
 		wake:           func(types.NamespacedName) {},
 	}
 	p.ledger = newLedger(p.holding)

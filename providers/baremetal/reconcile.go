@@ -20,13 +20,13 @@ import (
 )
 
 // placeSpec writes into a VirtualIP where the address may be announced, and
-// returns in words why it is held, if it is. The caller locks.
-func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) (why string) {
+// returns that with the rest. The caller locks.
+func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) placement {
 	p.ledger.count(p.ledger.vips[addr], -1)
 	defer p.ledger.count(p.ledger.vips[addr], 1)
 	placed := place(p.sceneOf(addr, vip))
 	vip.Spec.Hold, vip.Spec.L2, vip.Spec.BGP = placed.hold, placed.l2, placed.bgp
-	return placed.why
+	return placed
 }
 
 // sceneOf gathers what the placement of an address depends on.
@@ -37,6 +37,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		quarantined:    vip.Spec.Hold == v1alpha1.Conflict && !meta.IsStatusConditionFalse(vip.Status.Conditions, v1alpha1.ConditionConflict),
 		pool:           vip.Spec.Pool,
 		advertisements: p.advertisements,
+		bgpPeers:       p.bgpPeers,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
 		alive:          p.live.alive,
 		speaker:        p.speakerOf,
@@ -44,6 +45,9 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 	}
 	if vip.Spec.L2 != nil {
 		s.current = vip.Spec.L2.Candidates
+	}
+	if vip.Spec.BGP != nil {
+		s.limits = vip.Spec.BGP.Limits
 	}
 	if pool := p.poolObjects[vip.Spec.Pool]; pool != nil {
 		s.poolLabels = pool.Labels
@@ -93,7 +97,7 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 		return nil
 	}
 	desired := vip.DeepCopy()
-	why := p.placeSpec(addr, desired)
+	placed := p.placeSpec(addr, desired)
 	if desired.Spec.Pool == "" {
 		desired.Spec.Pool, _ = p.ledger.allocator.PoolOf(addr)
 	}
@@ -113,10 +117,10 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 		p.mu.Lock()
 		p.ledger.answered(written)
 		p.mu.Unlock()
-		p.tellPlacement(ctx, vip, written, why)
+		p.tellPlacement(ctx, vip, written, placed.why)
 		vip = written
 	}
-	return p.clearOwner(ctx, vip, why)
+	return p.announce(ctx, vip, &placed)
 }
 
 // reread takes in the version of a VirtualIP that ours lost against, and
@@ -142,33 +146,38 @@ func (p *Provider) tellPlacement(ctx context.Context, before, after *v1alpha1.Vi
 	if before.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold == v1alpha1.NoCandidates {
 		p.wakeClaims(after) // their conditions say it
 	}
-	announced := before.Status.Owner != ""
+	announced := before.Status.Owner != "" || meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionAnnounced)
 	if after.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold != "" && announced {
 		p.Recorder.Event(after, corev1.EventTypeWarning, string(after.Spec.Hold), why)
 		p.event(ctx, after, corev1.EventTypeWarning, after.Spec.Hold, fmt.Sprintf("%s is not announced. %s", after.Spec.Address, why))
 	}
 }
 
-// clearOwner takes the owner off an address that nobody may announce: its
-// last one may not be there to say so.
-func (p *Provider) clearOwner(ctx context.Context, vip *v1alpha1.VirtualIP, why string) error {
-	if vip.Spec.Hold == "" || vip.Status.Owner == "" {
+// announce says in the status of an address what no speaker says: that it is
+// held, or how it is with one for BGP alone. Neither has an owner; the last one
+// may not be there to say so.
+func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed *placement) error {
+	condition, ours := announcement(&vip.Status, placed)
+	said := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionAnnounced)
+	if !ours || vip.Status.Owner == "" && said != nil && said.Reason == condition.Reason && said.Message == condition.Message {
 		return nil
 	}
 	desired := vip.DeepCopy()
 	desired.Status.Owner = "" // and since when it was stays: the address has been in use
-	meta.SetStatusCondition(&desired.Status.Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse,
-		Reason: string(vip.Spec.Hold), Message: why, ObservedGeneration: vip.Generation,
-	})
+	condition.ObservedGeneration = vip.Generation
+	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	written, err := p.Herald.VirtualIPs.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return p.reread(ctx, vip)
 	}
 	if err != nil {
-		return fmt.Errorf("clearing the owner of VirtualIP %s: %w", vip.Name, err)
+		return fmt.Errorf("writing the status of VirtualIP %s: %w", vip.Name, err)
 	}
 	p.learn(ctx, written)
+	if condition.Reason == string(v1alpha1.NoSession) && said != nil && said.Status == metav1.ConditionTrue {
+		p.Recorder.Event(written, corev1.EventTypeWarning, condition.Reason, condition.Message)
+		p.event(ctx, written, corev1.EventTypeWarning, v1alpha1.NoSession, fmt.Sprintf("%s is not announced. %s", vip.Spec.Address, condition.Message))
+	}
 	return nil
 }
 
@@ -238,8 +247,15 @@ func (p *Provider) reconcileAdvertisement(ctx context.Context, name string) erro
 	advert := object.(*v1alpha1.Advertisement)
 	p.mu.Lock()
 	problems := p.advertProblems[name]
+	nodes := advert.Status.Nodes
+	for i := range p.advertisements {
+		if a := &p.advertisements[i]; a.name == name {
+			nodes = participants(a, p.bgpPeers, client.Objects[*corev1.Node](p.nodes.GetStore()), p.live.alive)
+		}
+	}
 	p.mu.Unlock()
 	desired := advert.DeepCopy()
+	desired.Status.Nodes = nodes
 	condition := readyCondition(problems, "The Advertisement is in force.", advert.Generation)
 	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	if equality.Semantic.DeepEqual(advert.Status, desired.Status) {

@@ -32,7 +32,7 @@ const (
 	// Waits between two attempts at an object that fails.
 	retryFirst = 50 * time.Millisecond
 	retryLast  = time.Minute
-	// statusDelay gathers what happens to a pool into one write.
+	// statusDelay gathers what happens around an object into one write.
 	statusDelay = 500 * time.Millisecond
 	// placers is how many addresses are placed at a time.
 	placers = 4
@@ -71,6 +71,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}
 	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
 	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	go work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer)
 	p.secrets.Add(v1alpha1.BFDSecret)
 	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
 	return nil
@@ -150,11 +151,7 @@ func (p *Provider) watch(ctx context.Context) error {
 		{p.adverts, func(before, after any) {
 			p.advertisementChanged(as[v1alpha1.Advertisement](before), as[v1alpha1.Advertisement](after))
 		}},
-		{p.peers, func(before, after any) {
-			if before == nil || after == nil {
-				p.advertisementChanged(nil, nil)
-			}
-		}},
+		{p.peers, func(before, after any) { p.peerChanged(as[v1alpha1.BGPPeer](before), as[v1alpha1.BGPPeer](after)) }},
 		{p.speakers, func(before, after any) { p.speakerChanged(as[v1alpha1.Speaker](before), as[v1alpha1.Speaker](after)) }},
 		{p.namespaces, func(before, after any) { p.namespaceChanged(as[corev1.Namespace](before), as[corev1.Namespace](after)) }},
 	} {
@@ -216,6 +213,9 @@ func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 	p.tellConflict(ctx, addr, known, after)
 	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
 		p.places.Add(addr)
+	}
+	if known != nil && byBGPAlone(after) && !equality.Semantic.DeepEqual(known.Status.Conditions, after.Status.Conditions) {
+		p.places.Add(addr) // it is ours to say
 	}
 	if known != nil && known.Generation == after.Generation {
 		return
@@ -289,7 +289,7 @@ func (p *Provider) endpointsChanged(before, after *discoveryv1.EndpointSlice) {
 func (p *Provider) nodeChanged(before, after *corev1.Node) {
 	if before == nil || after == nil || unfit(before) != unfit(after) || before.Spec.Unschedulable != after.Spec.Unschedulable ||
 		!maps.Equal(before.Labels, after.Labels) {
-		p.placeAll()
+		p.nodesChanged()
 		return
 	}
 	if !slices.Equal(v1alpha1.InternalIPs(before), v1alpha1.InternalIPs(after)) {
@@ -297,20 +297,21 @@ func (p *Provider) nodeChanged(before, after *corev1.Node) {
 	}
 }
 
-// speakerChanged looks at how the node is reached; the rest of what a speaker
-// says of itself, often, makes no work.
+// speakerChanged looks at how the node is reached, and at its sessions; the
+// rest of what a speaker says of itself, often, makes no work.
 func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
-	var was, is []v1alpha1.SpeakerInterface
+	var was, is v1alpha1.SpeakerStatus
 	name := ""
 	if before != nil {
-		name, was = before.Name, before.Status.Interfaces
+		name, was = before.Name, before.Status
 	}
 	if after != nil {
-		name, is = after.Name, after.Status.Interfaces
+		name, is = after.Name, after.Status
 	}
-	if !equality.Semantic.DeepEqual(was, is) {
+	if !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
 		p.placeCandidate(name)
 	}
+	p.sessionsChanged(&was, &is)
 }
 
 // placeCandidate has the addresses looked at that the node is a candidate of.
@@ -349,7 +350,7 @@ func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {
 	default:
 	}
 	if name != "" {
-		p.placeAll()
+		p.nodesChanged()
 	}
 }
 
@@ -368,7 +369,7 @@ func (p *Provider) expireSpeakers(ctx context.Context) {
 		changed, next := p.live.expire(time.Now())
 		p.mu.Unlock()
 		if changed {
-			p.placeAll()
+			p.nodesChanged()
 		}
 		if next.IsZero() {
 			timer.Stop()
@@ -444,6 +445,17 @@ func (p *Provider) namespaceChanged(before, after *corev1.Namespace) {
 	p.placeAll()
 }
 
+// nodesChanged has looked at all that depends on which nodes there are.
+func (p *Provider) nodesChanged() {
+	p.placeAll()
+	for _, advert := range client.Objects[*v1alpha1.Advertisement](p.adverts.GetStore()) {
+		p.advertStatuses.AddAfter(advert.Name, statusDelay)
+	}
+	for _, peer := range client.Objects[*v1alpha1.BGPPeer](p.peers.GetStore()) {
+		p.peerStatuses.AddAfter(peer.Name, statusDelay)
+	}
+}
+
 func (p *Provider) placeAll() {
 	p.mu.Lock()
 	addresses := slices.Collect(maps.Keys(p.ledger.vips))
@@ -487,12 +499,18 @@ func (p *Provider) readPools() {
 	p.poolProblems = problems
 }
 
-// readAdvertisements parses the Advertisements; the caller locks.
+// readAdvertisements parses the Advertisements and the BGPPeers that they are
+// for; the caller locks.
 func (p *Provider) readAdvertisements() {
 	hasPool := func(name string) bool { return p.poolObjects[name] != nil }
 	hasPeer := func(name string) bool {
 		_, exists, err := p.peers.GetStore().GetByKey(name)
 		return err == nil && exists
+	}
+	p.bgpPeers = nil
+	for _, object := range client.Objects[*v1alpha1.BGPPeer](p.peers.GetStore()) {
+		parsed, _ := parsePeer(object) // told where its status is written
+		p.bgpPeers = append(p.bgpPeers, parsed)
 	}
 	p.advertisements = nil
 	p.advertProblems = map[string][]problem{}

@@ -5,6 +5,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,6 +120,8 @@ type Route struct {
 // Status is a peer as it is now.
 type Status struct {
 	Peer string
+	// Address of the router, and ours on the session; not set as long as an unnumbered one is not known.
+	Address, Source netip.Addr
 	// State of RFC 4271, section 8.2.2: Idle, Connect, Active, OpenSent, OpenConfirm or Established.
 	State string
 	// Since when it is in this State.
@@ -138,8 +141,11 @@ type Options struct {
 	// RouterID is the BGP identifier for peers that have none of their own. It is written as an IPv4 address.
 	RouterID netip.Addr
 	// Restarting says that a Speaker before us may have left routes that the routers still keep (RFC 4724, section 4.1). The
-	// first set of peers and routes must then be complete.
+	// first set of routes with a peer must then be complete.
 	Restarting bool
+	// MostRefused is how many routes of a family a router may advertise to us: 100,000 when zero. They are refused, and take
+	// memory all the same. With one more, the session ends until the peer is changed.
+	MostRefused uint32
 	// Notify is told of each change of a peer's State or LastError, in their order, from Run's goroutine.
 	Notify func(Status)
 }
@@ -150,25 +156,27 @@ type Speaker struct {
 	board   board
 
 	// setting is held while the servers are changed.
-	setting    sync.Mutex
-	running    bool
-	calls      context.Context // of calls of GoBGP: it outlives Run's, as there are some to make at the end
-	restarting bool
-	quiet      bool
-	peers      []Peer // valid ones
-	routes     []Route
-	known      map[string]bool // names of peers, valid or not
-	links      map[string]link // by interface, what is known of the router there
-	servers    map[identity]*server
+	setting sync.Mutex
+	running bool
+	calls   context.Context // of calls of GoBGP: it outlives Run's, as there are some to make at the end
+	told    map[string]bool // names of neighbors that there has been an attempt with
+	quiet   bool
+	peers   []Peer // valid ones
+	routes  []Route
+	known   map[string]bool // names of peers, valid or not
+	links   map[string]link // by interface, what is known of the router there
+	servers map[identity]*server
 
 	// changed tells Run that the interfaces to watch may be others.
 	changed chan struct{}
 }
 
+const mostRefused = 100_000
+
 // New returns a Speaker that does nothing until it is run.
 func New(o Options) *Speaker {
 	return &Speaker{
-		options: o, restarting: o.Restarting,
+		options: o, told: map[string]bool{},
 		board: newBoard(), links: map[string]link{}, servers: map[identity]*server{}, changed: make(chan struct{}, 1),
 	}
 }
@@ -179,29 +187,42 @@ func New(o Options) *Speaker {
 func (s *Speaker) Set(peers []Peer, routes []Route) error {
 	s.setting.Lock()
 	defer s.setting.Unlock()
+	valid, wrong := Valid(peers, s.options)
+	s.known, s.peers = map[string]bool{}, valid
 	var invalid []error
-	s.known, s.peers = map[string]bool{}, nil
 	for _, p := range peers {
-		err := p.validate(s.options)
-		switch {
-		case err != nil:
-		case s.known[p.Name]:
-			err = errors.New("there is another peer of this name")
-		case p.Address.IsValid() && slices.ContainsFunc(s.peers, func(o Peer) bool { return o.Address == p.Address }):
-			err = errors.New("there is another peer with this address")
-		case p.unnumbered() && slices.ContainsFunc(s.peers, func(o Peer) bool { return o.unnumbered() && o.Interface == p.Interface }):
-			err = errors.New("there is another peer on this interface")
-		}
 		s.known[p.Name] = true
-		if err != nil {
-			invalid = append(invalid, fmt.Errorf("peer %s: %w", p.Name, err))
-			continue
-		}
-		s.peers = append(s.peers, p.withDefaults(s.options))
+	}
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		invalid = append(invalid, fmt.Errorf("peer %s: %w", name, wrong[name]))
 	}
 	s.routes = slices.Clone(routes)
 	s.board.keep(s.peers)
 	return errors.Join(append(invalid, s.apply()...)...)
+}
+
+// Valid returns the peers that there can be sessions with, with their defaults, and by name what is wrong with the others. Of
+// two that exclude each other it is the later one.
+func Valid(peers []Peer, o Options) (valid []Peer, wrong map[string]error) {
+	wrong = map[string]error{}
+	for _, p := range peers {
+		err := p.validate(o)
+		switch {
+		case err != nil:
+		case slices.ContainsFunc(valid, func(v Peer) bool { return v.Name == p.Name }):
+			err = errors.New("there is another peer of this name")
+		case p.Address.IsValid() && slices.ContainsFunc(valid, func(v Peer) bool { return v.Address == p.Address }):
+			err = errors.New("there is another peer with this address")
+		case p.unnumbered() && slices.ContainsFunc(valid, func(v Peer) bool { return v.unnumbered() && v.Interface == p.Interface }):
+			err = errors.New("there is another peer on this interface")
+		}
+		if err != nil {
+			wrong[p.Name] = err
+			continue
+		}
+		valid = append(valid, p.withDefaults(o))
+	}
+	return valid, wrong
 }
 
 // LeaveQuietly has Run end without a word to routers that do graceful restart, so that they keep the routes for the Speaker
@@ -224,8 +245,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	watch := newLinkWatch(s)
 	defer watch.stop()
 	watch.follow(ctx, s.interfaces())
+	silence := time.NewTicker(answerTime)
+	defer silence.Stop()
 	for {
 		select {
+		case now := <-silence.C:
+			s.board.unanswered(now)
 		case <-ctx.Done():
 			watch.stop()
 			return s.stop(log)
@@ -284,7 +309,7 @@ func (s *Speaker) apply() (errs []error) {
 	neighbors := map[identity][]neighbor{}
 	var all []neighbor
 	for _, p := range s.peers {
-		n := neighbor{Peer: p}
+		n := neighbor{Peer: p, mostRefused: cmp.Or(s.options.MostRefused, mostRefused)}
 		if p.unnumbered() {
 			n.Address, n.Source = s.links[p.Interface].router, s.links[p.Interface].ours
 		}
@@ -311,10 +336,7 @@ func (s *Speaker) apply() (errs []error) {
 			}
 			continue
 		}
-		errs = append(errs, running.set(neighbors[id], routes, s.restarting)...)
-	}
-	if len(s.peers) > 0 {
-		s.restarting = false
+		errs = append(errs, running.set(neighbors[id], routes, s.restarts)...)
 	}
 	s.board.advertised(routes)
 	select {
@@ -322,6 +344,15 @@ func (s *Speaker) apply() (errs []error) {
 	default:
 	}
 	return errs
+}
+
+// restarts says that a neighbor is told for the first time of us, who may have been there before: its routes may still be kept.
+func (s *Speaker) restarts(name string) bool {
+	if !s.options.Restarting || s.told[name] {
+		return false
+	}
+	s.told[name] = true
+	return true
 }
 
 // resolve is what each prefix is to look like to each peer.

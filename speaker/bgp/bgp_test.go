@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,25 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+func TestAPeerWithItsDefaultsIsValid(t *testing.T) {
+	for name, p := range map[string]Peer{
+		"by number":  {Name: "a", LocalASN: 64512, PeerASN: 64513, Address: addr("198.51.100.1")},
+		"external":   {Name: "a", LocalASN: 64512, PeerType: External, Address: addr("198.51.100.1"), EBGPMultiHop: 2},
+		"internal":   {Name: "a", LocalASN: 64512, PeerType: Internal, Address: addr("198.51.100.1")},
+		"unnumbered": {Name: "a", LocalASN: 64512, PeerType: External, Interface: "eth1", GracefulRestart: GracefulRestart{Enabled: true}},
+	} {
+		o := Options{RouterID: routerID}
+		once, wrong := Valid([]Peer{p}, o)
+		if len(wrong) > 0 {
+			t.Fatalf("%s: %v", name, wrong)
+		}
+		twice, wrong := Valid(once, o)
+		if len(wrong) > 0 || !reflect.DeepEqual(once, twice) {
+			t.Errorf("%s: %+v becomes %+v, %v", name, once, twice, wrong)
+		}
+	}
+}
+
 func TestThePasswordIsNotPrinted(t *testing.T) {
 	p := valid(func(p *Peer) { p.Password = "hush" })
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
@@ -151,9 +171,9 @@ func TestThePasswordIsNotPrinted(t *testing.T) {
 }
 
 func TestPlan(t *testing.T) {
-	one := neighbor{valid(func(p *Peer) { p.Name = "one" })}
-	two := neighbor{valid(func(p *Peer) { p.Name, p.Address, p.PeerASN = "two", addr("192.0.2.2"), 64512 })}
-	lost := neighbor{valid(func(p *Peer) { p.Name, p.Address, p.Interface = "lost", netip.Addr{}, "eth0" })}
+	one := neighbor{Peer: valid(func(p *Peer) { p.Name = "one" })}
+	two := neighbor{Peer: valid(func(p *Peer) { p.Name, p.Address, p.PeerASN = "two", addr("192.0.2.2"), 64512 })}
+	lost := neighbor{Peer: valid(func(p *Peer) { p.Name, p.Address, p.Interface = "lost", netip.Addr{}, "eth0" })}
 	all := []neighbor{one, two, lost}
 	tests := []struct {
 		name   string
@@ -295,11 +315,11 @@ func TestAnyOrderEndsInTheSamePlace(t *testing.T) {
 			set := func(i int) plan {
 				byName, known, all := map[string]neighbor{}, map[string]bool{}, []neighbor{}
 				for _, p := range peers {
-					n := neighbor{p.withDefaults(Options{RouterID: routerID})}
+					n := neighbor{Peer: p.withDefaults(Options{RouterID: routerID})}
 					byName[p.Name], known[p.Name], all = n, true, append(all, n)
 				}
 				routes, _ := resolve(byName, known, sets[i])
-				if errs := s.set(all, routes, false); len(errs) > 0 {
+				if errs := s.set(all, routes, func(string) bool { return false }); len(errs) > 0 {
 					t.Fatal(errs)
 				}
 				return s.numbers.plan(all, routes)

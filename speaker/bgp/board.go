@@ -18,6 +18,9 @@ import (
 
 const established = "Established"
 
+// answerTime is what a router needs at most to answer an OPEN message, when it does.
+const answerTime = 5 * time.Second
+
 var states = map[bgp.FSMState]string{
 	bgp.BGP_FSM_IDLE: "Idle", bgp.BGP_FSM_CONNECT: "Connect", bgp.BGP_FSM_ACTIVE: "Active",
 	bgp.BGP_FSM_OPENSENT: "OpenSent", bgp.BGP_FSM_OPENCONFIRM: "OpenConfirm", bgp.BGP_FSM_ESTABLISHED: established,
@@ -41,6 +44,10 @@ type entry struct {
 	status      Status
 	desired     map[Family]int
 	transitions uint64
+	// asked is when an OPEN message was sent that is not answered yet.
+	asked time.Time
+	// overfull: the router has advertised too many routes to us.
+	overfull bool
 }
 
 func newBoard() board {
@@ -71,7 +78,7 @@ func (b *board) keep(peers []Peer) {
 // added is called before GoBGP is told of a neighbor.
 func (b *board) added(n neighbor) {
 	b.change(n.Name, func(e *entry) {
-		e.neighbor = n
+		e.neighbor, e.overfull = n, false
 		b.names[n.Address] = n.Name
 		if n.Passive {
 			e.status.LastError = "the router has not connected yet"
@@ -150,6 +157,7 @@ func (b *board) take() []Status {
 
 func (e *entry) now() Status {
 	s := e.status
+	s.Address, s.Source = e.Address, e.Source
 	s.Families = slices.Clone(s.Families)
 	s.Advertised = map[Family]int{}
 	for _, f := range s.Families {
@@ -189,6 +197,7 @@ func (b *board) advertised(all routes) {
 func (b *board) moved(p apiutil.Peer, at time.Time) (wrong bool) {
 	b.change(b.name(p.State.NeighborAddress), func(e *entry) {
 		was := e.status.State
+		e.asked = time.Time{}
 		e.to(states[p.State.SessionState], at)
 		switch {
 		case e.status.State == established && e.PeerType == External && p.State.PeerASN == e.LocalASN:
@@ -206,9 +215,21 @@ func (b *board) moved(p apiutil.Peer, at time.Time) (wrong bool) {
 	return wrong
 }
 
+// unanswered finds the routers that have taken the connection and have said nothing since. GoBGP waits four minutes for them
+// (RFC 4271, section 8.2.2), and says nothing either.
+func (b *board) unanswered(now time.Time) {
+	for _, s := range b.statuses() {
+		b.change(s.Peer, func(e *entry) {
+			if !e.asked.IsZero() && now.Sub(e.asked) >= answerTime && e.status.State != established {
+				e.status.LastError = noAnswer(e.neighbor, onLink(e.neighbor))
+			}
+		})
+	}
+}
+
 // wrongBefore keeps the reason that we have ended a session for.
 func wrongBefore(e *entry) bool {
-	return e.PeerType == External && e.status.LastError == wrongAS(e.neighbor)
+	return e.overfull || e.PeerType == External && e.status.LastError == wrongAS(e.neighbor)
 }
 
 func (b *board) name(a netip.Addr) string {
@@ -255,6 +276,12 @@ func (b *board) heard(a netip.Addr, r slog.Record) {
 	})
 	var why func(neighbor) string
 	switch r.Message {
+	case "outgoing connection established":
+		b.change(b.name(a), func(e *entry) { e.asked = r.Time })
+		return
+	case "prefix limit reached":
+		b.change(b.name(a), func(e *entry) { e.overfull, e.status.LastError = true, tooMany(e.neighbor) })
+		return
 	case "failed to connect":
 		why = func(n neighbor) string { return unconnected(n, attrs["Error"].String(), onLink(n)) }
 	case "outgoing connection IO error":
@@ -272,6 +299,7 @@ func (b *board) heard(a netip.Addr, r slog.Record) {
 		return
 	}
 	b.change(b.name(a), func(e *entry) {
+		e.asked = time.Time{}
 		if text := why(e.neighbor); text != "" && e.status.State != established {
 			e.status.LastError = text
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"go.uber.org/goleak"
 )
 
 // The tests here have FRR and BIRD as the router, and look into its table.
@@ -188,11 +189,12 @@ func TestPasswords(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	l := newLab(t)
-	p, q, nobody, closed, ours := l.place(1), l.place(2), l.place(3), l.place(4), l.place(5)
+	p, q, nobody, closed, ours, low := l.place(1), l.place(2), l.place(3), l.place(4), l.place(5), l.place(6)
 	p.frr(p.frrConfig(65001, 64512))
 	q.frr(q.frrConfig(65002, 64999))
 	ours.frr(ours.frrConfig(64512, 64512))
 	closed.frr("router bgp 65004\n no bgp ebgp-requires-policy\n")
+	low.frr(low.frrConfig(65006, 64512))
 	far := p.beyond()
 	far.frr(far.frrConfig(65001, 64512))
 	l.run("ip", "route", "add", "unreachable", "203.0.113.9/32")
@@ -207,6 +209,7 @@ func TestReasons(t *testing.T) {
 		}),
 		closed.peer(65004),
 		ours.peer(0, func(p *Peer) { p.PeerType = External }),
+		low.peer(65006, func(p *Peer) { p.TTLSecurityHops = 1 }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address = "far", addr("203.0.113.2") }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address = "unreachable", addr("203.0.113.9") }),
 		p.peer(65001, func(p *Peer) { p.Name, p.Address, p.Source = "source", addr("203.0.113.3"), addr("10.0.1.77") }),
@@ -219,6 +222,7 @@ func TestReasons(t *testing.T) {
 		"tor3":        "connection refused by 10.0.3.2:179",
 		"tor4":        "the router closes the connection at once: it does not take this node for a neighbor",
 		"tor5":        "wrong AS: the router is in our own, 64512",
+		"tor6":        "the router takes the connection and says nothing on it: TTL below 255, which is what ttlSecurityHops wants",
 		"far":         "no route to 203.0.113.2:179, or none that a TTL of 1 is enough for: see multi-hop",
 		"ttl":         "no answer from [fd00:3::2]:179: TTL below 255; a password that the router wants; a firewall, or the router is down",
 		"unreachable": "no route to 203.0.113.9:179, or none that a TTL of 1 is enough for: see multi-hop",
@@ -533,5 +537,45 @@ func TestBIRD(t *testing.T) {
 	r.set(peers, nil)
 	for _, show := range []func(string) string{external, internal, six} {
 		l.eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
+	}
+}
+
+func TestTooManyRoutesEndTheSession(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	networks := " address-family ipv4 unicast\n"
+	for i := range 12 {
+		networks += fmt.Sprintf("  network 192.0.2.%d/32\n", i)
+	}
+	p.frr(p.frrConfig(65001, 64512) + networks + " exit-address-family\n no bgp network import-check\n")
+	g := q.frr(q.frrConfig(65002, 64512))
+	r := l.speaker([]Peer{p.peer(65001), q.peer(65002)}, plainTo("tor1", "tor2"), func(o *Options) { o.MostRefused = 10 })
+	l.eventually("the session ends", func() bool {
+		s := r.status("tor1")
+		return s.State == "Idle" && strings.HasPrefix(s.LastError, "the router advertises more than 10 routes to us")
+	})
+	r.established("tor2")
+	l.eventuallyIs("the other router", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+}
+
+// A speaker that has ended leaves nothing running, whatever state its sessions were in.
+func TestNothingOutlivesRun(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	p.frr(p.frrConfig(65001, 64512))
+	down, passive := q.peer(65002), q.peer(65003)
+	down.Name, passive.Name, passive.Passive = "down", "passive", true
+	passive.Address = addr("10.0.2.3")
+	before := goleak.IgnoreCurrent()
+	for _, quietly := range []bool{false, true} {
+		r := l.speaker([]Peer{p.peer(65001), down, passive}, plainTo("tor1"))
+		r.established("tor1")
+		if quietly {
+			r.LeaveQuietly()
+		}
+		r.stop()
+		if err := goleak.Find(before); err != nil {
+			t.Errorf("quietly %v: %v", quietly, err)
+		}
 	}
 }

@@ -38,7 +38,11 @@ func b2i(b bool) int {
 
 // neighbor is a peer with what has been found out about an unnumbered one: its Address and our Source may have a zone, or not
 // be known.
-type neighbor struct{ Peer }
+type neighbor struct {
+	Peer
+	// mostRefused is how many routes of a family it may advertise to us.
+	mostRefused uint32
+}
 
 func (p Peer) identity() identity { return identity{p.RouterID, p.Passive, p.Interface} }
 func (p Peer) unnumbered() bool   { return !p.Address.IsValid() }
@@ -69,7 +73,8 @@ func (p Peer) validateASN() error {
 		return fmt.Errorf("peer type %q is neither External nor Internal", p.PeerType)
 	case p.PeerASN == 0 && p.PeerType == "":
 		return errors.New("a peer needs an ASN or a type")
-	case p.PeerASN != 0 && p.PeerType != "":
+	// With its defaults an internal peer has both.
+	case p.PeerASN != 0 && p.PeerType != "" && (p.PeerType != Internal || p.PeerASN != p.LocalASN):
 		return errors.New("an ASN and a type exclude each other")
 	}
 	return nil
@@ -222,6 +227,7 @@ func (n neighbor) gobgp(restarting bool) *api.Peer {
 	for _, f := range n.Families {
 		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: f.gobgp(), Enabled: true},
+			PrefixLimits:      &api.PrefixLimit{Family: f.gobgp(), MaxPrefixes: n.mostRefused},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart}},
 		})
 	}

@@ -100,7 +100,7 @@ func (s *server) begin(ctx context.Context, global *api.Global) error {
 // set brings GoBGP to what is desired. A path passes to a peer only while there is a rule for its tag, and when it is replaced
 // by one that does not pass, that rule is why GoBGP withdraws it. So the rules that come are set before the paths, and those
 // that go are taken away after them. New peers come last: the first thing that they hear is complete.
-func (s *server) set(neighbors []neighbor, all routes, restarting bool) (errs []error) {
+func (s *server) set(neighbors []neighbor, all routes, restarts func(name string) bool) (errs []error) {
 	plan := s.numbers.plan(neighbors, all)
 	desired := map[string]neighbor{}
 	for _, n := range neighbors {
@@ -118,7 +118,7 @@ func (s *server) set(neighbors []neighbor, all routes, restarting bool) (errs []
 		return append(errs, err)
 	}
 	errs = append(errs, s.setPaths(plan.announcements)...)
-	errs = append(errs, s.addPeers(neighbors, restarting)...)
+	errs = append(errs, s.addPeers(neighbors, restarts)...)
 	if err := s.setRules(plan.rules); err != nil {
 		return append(errs, err)
 	}
@@ -175,7 +175,7 @@ func (s *server) removePeer(n neighbor) error {
 }
 
 // addPeers also changes those whose session stays.
-func (s *server) addPeers(neighbors []neighbor, restarting bool) (errs []error) {
+func (s *server) addPeers(neighbors []neighbor, restarts func(name string) bool) (errs []error) {
 	for _, n := range neighbors {
 		is, exists := s.neighbors[n.Name]
 		var err error
@@ -184,7 +184,7 @@ func (s *server) addPeers(neighbors []neighbor, restarting bool) (errs []error) 
 			continue
 		case !exists:
 			s.board.added(n)
-			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarting)})
+			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarts(n.Name))})
 		case is.ConnectRetryTime != n.ConnectRetryTime:
 			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false)})
 		}

@@ -16,6 +16,10 @@ func noRouter(ifname string) string {
 	return "no router has been heard on " + ifname
 }
 
+func tooMany(n neighbor) string {
+	return fmt.Sprintf("the router advertises more than %d routes to us, which are refused but take memory; change the BGPPeer when it does not any more", n.mostRefused)
+}
+
 func wrongAS(n neighbor) string {
 	switch {
 	case n.PeerType == External:
@@ -62,6 +66,19 @@ func silence(n neighbor, onLink bool) string {
 		causes = append(causes, "a password that the router wants")
 	}
 	return strings.Join(append(causes, "a firewall, or the router is down"), "; ")
+}
+
+// noAnswer is about a router that takes the connection and then says nothing. Routers that take it by a TTL of 255 may go on
+// with a lower one.
+func noAnswer(n neighbor, onLink bool) string {
+	text := "the router takes the connection and says nothing on it"
+	switch {
+	case n.TTLSecurityHops != 0:
+		return fmt.Sprintf("%s: TTL below %d, which is what ttlSecurityHops wants", text, 256-int(n.TTLSecurityHops))
+	case !onLink:
+		return text + ": a TTL of 1 there, which does not reach this node: see multi-hop on the router"
+	}
+	return text
 }
 
 // tooFar says whether packets are sent with a TTL of 1 to where that cannot be enough.

@@ -91,16 +91,16 @@ func receive(ctx context.Context, next func() error, changes chan<- struct{}) er
 }
 
 // relist reads the list at once and after changes, and passes on each list that differs from the one before.
-func relist(ctx context.Context, list func() ([]Link, error), changes <-chan struct{}, notify func([]Link)) error {
-	var last []Link
+func relist[T any](ctx context.Context, list func() ([]T, error), changes <-chan struct{}, notify func([]T)) error {
+	var last []T
 	for first := true; ctx.Err() == nil; first = false {
-		links, err := list()
+		now, err := list()
 		if err != nil {
 			return err
 		}
-		if first || !reflect.DeepEqual(last, links) {
-			notify(links)
-			last = links
+		if first || !reflect.DeepEqual(last, now) {
+			notify(now)
+			last = now
 		}
 		select {
 		case <-ctx.Done():

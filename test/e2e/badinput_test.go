@@ -34,7 +34,7 @@ func TestAPIServerRefusesBrokenObjects(t *testing.T) {
 		{"community", `{"kind": "Advertisement", "spec": {"bgp": {"communities": ["many"]}}}`, "each community must be 64512:100"},
 		{"no address of a peer", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513}}`, "exactly one of address, interface and defaultGateway"},
 		{"ASN 0", `{"kind": "BGPPeer", "spec": {"localASN": 0, "peerASN": 64513, "address": "198.51.100.1"}}`, "spec.localASN"},
-		{"hold time", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513, "address": "198.51.100.1", "holdTime": "1s"}}`, "holdTime must be 0s or at least 3s"},
+		{"hold time", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513, "address": "198.51.100.1", "holdTime": "1s"}}`, "holdTime must be at least 3s"},
 	} {
 		manifest := strings.Replace(c.manifest, "{", `{"apiVersion": "heraldlb.io/v1alpha1", "metadata": {"name": "`+w.namespace+`"}, `, 1)
 		err := box.KubectlApply(w.ctx, manifest)

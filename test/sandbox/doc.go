@@ -10,13 +10,16 @@
 // The hosts, each a namespace herald-<name>-<host>:
 //
 //	lan                       the switch
-//	router                    198.51.100.1    2001:db8:51::1
+//	router, router2           198.51.100.1…   2001:db8:51::1…
+//	core                      100.64.0.2      2001:db8:64::2    one hop behind the router
 //	client, client2           198.51.100.10…  2001:db8:51::10…
 //	cp                        198.51.100.20   2001:db8:51::20   the control plane
 //	node1, node2…             198.51.100.31…  2001:db8:51::31…
 //	pod1, pod2…               10.244.N.0/24   fd00:244:N::/64   the pods of node N
 //
 // Addresses from 198.51.100.128/25 and 2001:db8:51:0:1::/80 are on the LAN and
-// free for load balancers. No scheduler and no kubelet runs: pods are made by
+// free for load balancers. The router is the default gateway of all; FRR and BIRD
+// run on a router when [Sandbox.StartFRR] or [Sandbox.StartBIRD] is called, and its
+// kernel then spreads connections over equal routes. No scheduler and no kubelet runs: pods are made by
 // [Sandbox.AddPod].
 package sandbox

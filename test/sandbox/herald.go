@@ -31,7 +31,7 @@ const heraldNamespace = "herald-system"
 const heraldUser = 65532
 
 // speakerCapabilities are what the DaemonSet grants the speaker.
-var speakerCapabilities = []Capability{CapNetRaw}
+var speakerCapabilities = []Capability{CapNetRaw, CapNetBindService}
 
 // speakerKeepsState gives each speaker a folder by --state-dir, where it finds
 // what it last knew when it starts without the API server.

@@ -20,8 +20,14 @@ func (s *Sandbox) Nodes() []string { return nodeNames(s.state.Config.Nodes) }
 // Hosts lists the names of all hosts.
 func (s *Sandbox) Hosts() []string { return allHosts(s.state.Config.Nodes) }
 
-// Addrs returns the addresses of a host on the LAN, zero for a host without.
-func (s *Sandbox) Addrs(host string) (v4, v6 netip.Addr) { return lanAddrs(host) }
+// Addrs returns the addresses of a host on the LAN, those of the core behind it,
+// zero for a host without.
+func (s *Sandbox) Addrs(host string) (v4, v6 netip.Addr) {
+	if host == core {
+		return coreAddrs(host)
+	}
+	return lanAddrs(host)
+}
 
 // MAC returns the hardware address of a host on the LAN.
 func (s *Sandbox) MAC(host string) (net.HardwareAddr, error) {

@@ -36,6 +36,9 @@ func planNetwork(name string, nodes int) network {
 		plan.hosts[lan] = append(plan.hosts[lan], fmt.Sprintf("link set %s master br0 up", host))
 		plan.hosts[host] = lanLines(host)
 	}
+	plan.links = append(plan.links, veth(name, core, "eth0", router, core))
+	plan.hosts[core] = coreLines()
+	plan.hosts[router] = append(plan.hosts[router], routerLines()...)
 	for n := 1; n <= nodes; n++ {
 		plan.links = append(plan.links, veth(name, podHost(n), "eth0", nodeName(n), "pods"))
 		plan.hosts[nodeName(n)] = append(plan.hosts[nodeName(n)], nodeLines(n, nodes)...)
@@ -62,6 +65,30 @@ func lanLines(host string) []string {
 	}
 	gw4, gw6 := lanAddrs(router)
 	return append(lines, fmt.Sprintf("route add 0.0.0.0/0 via %s", gw4), fmt.Sprintf("route add ::/0 via %s", gw6))
+}
+
+// routerLines gives the router its leg towards the core.
+func routerLines() []string {
+	v4, v6 := coreAddrs(router)
+	return []string{
+		"link set core up",
+		fmt.Sprintf("addr add %s/24 dev core", v4),
+		fmt.Sprintf("addr add %s/64 dev core nodad", v6),
+	}
+}
+
+// coreLines puts the core behind the router: from there it is one hop to the LAN.
+func coreLines() []string {
+	v4, v6 := coreAddrs(core)
+	gw4, gw6 := coreAddrs(router)
+	return []string{
+		"link set lo up",
+		"link set eth0 up",
+		fmt.Sprintf("addr add %s/24 dev eth0", v4),
+		fmt.Sprintf("addr add %s/64 dev eth0 nodad", v6),
+		fmt.Sprintf("route add 0.0.0.0/0 via %s", gw4),
+		fmt.Sprintf("route add ::/0 via %s", gw6),
+	}
 }
 
 // nodeLines gives node n its side of the pod network, and the way to the pods
@@ -119,9 +146,14 @@ func sysctls(host string) map[string]string {
 		settings["ipv6/conf/all/disable_ipv6"] = "1"
 		settings["ipv6/conf/default/disable_ipv6"] = "1"
 	}
-	if host == router || strings.HasPrefix(host, "node") {
+	if isRouter(host) || strings.HasPrefix(host, "node") {
 		settings["ipv4/ip_forward"] = "1"
 		settings["ipv6/conf/all/forwarding"] = "1"
+	}
+	if isRouter(host) {
+		// Connections are spread over equal routes, not pairs of hosts.
+		settings["ipv4/fib_multipath_hash_policy"] = "1"
+		settings["ipv6/fib_multipath_hash_policy"] = "1"
 	}
 	return settings
 }
@@ -155,6 +187,23 @@ func (s *Sandbox) buildNetwork(ctx context.Context) error {
 		})
 	}
 	return together(tasks...)
+}
+
+// Link joins two hosts by a cable of their own, which has a name at either end
+// and link-local addresses only.
+func (s *Sandbox) Link(ctx context.Context, hostA, linkA, hostB, linkB string) error {
+	if err := ipBatch(ctx, "", []string{veth(s.Name(), hostA, linkA, hostB, linkB)}); err != nil {
+		return fmt.Errorf("joining %s and %s: %w", hostA, hostB, err)
+	}
+	return errors.Join(
+		ipBatch(ctx, s.NetnsName(hostA), []string{"link set " + linkA + " up"}),
+		ipBatch(ctx, s.NetnsName(hostB), []string{"link set " + linkB + " up"}),
+	)
+}
+
+// Unlink takes the cable away, by the name at one of its ends.
+func (s *Sandbox) Unlink(ctx context.Context, host, link string) error {
+	return ipBatch(ctx, s.NetnsName(host), []string{"link del " + link})
 }
 
 func (s *Sandbox) setSysctls(host string) error {

@@ -16,6 +16,8 @@ const (
 	controlPlane  = "cp"
 	lan           = "lan"
 	router        = "router"
+	router2       = "router2"
+	core          = "core"
 	apiServerPort = 6443
 	// podHostNumber is the last number of a pod host's own address; lower ones
 	// are the pods'.
@@ -27,7 +29,7 @@ const (
 var fixedHosts = []struct {
 	name   string
 	number int
-}{{router, 1}, {"client", 10}, {"client2", 11}, {controlPlane, 20}}
+}{{router, 1}, {router2, 2}, {"client", 10}, {"client2", 11}, {controlPlane, 20}}
 
 func nodeName(n int) string { return fmt.Sprintf("node%d", n) }
 
@@ -68,7 +70,7 @@ func lanHosts(nodes int) []string {
 
 // allHosts lists every host, the switch first.
 func allHosts(nodes int) []string {
-	names := append([]string{lan}, lanHosts(nodes)...)
+	names := append([]string{lan, core}, lanHosts(nodes)...)
 	for n := 1; n <= nodes; n++ {
 		names = append(names, podHost(n))
 	}
@@ -103,6 +105,19 @@ func lanAddrs(host string) (v4, v6 netip.Addr) {
 	return netip.AddrFrom4([4]byte{198, 51, 100, byte(number)}),
 		netip.MustParseAddr(fmt.Sprintf("2001:db8:51::%d", number))
 }
+
+// coreAddrs returns the addresses of a host on the link between the router and
+// the core.
+func coreAddrs(host string) (v4, v6 netip.Addr) {
+	number := 1
+	if host == core {
+		number = 2
+	}
+	return netip.AddrFrom4([4]byte{100, 64, 0, byte(number)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:64::%d", number))
+}
+
+// isRouter tells whether a host is there to lead packets on.
+func isRouter(host string) bool { return host == router || host == router2 || host == core }
 
 // podAddrs returns the addresses with a number in the pod networks of node n;
 // number 1 is the node itself, the pods' gateway.

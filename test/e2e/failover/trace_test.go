@@ -127,3 +127,47 @@ func TestPercentileIsTheNearestRank(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatTheRouterDidIsALine(t *testing.T) {
+	trace := RoutedTrace{
+		Trace: Trace{From: at(100), Until: at(400), Requests: []Request{ok(90, 1), lost(101, 200), ok(151, 1), lost(250, 9), ok(311, 1)}},
+		Ways: []Ways{
+			{at(10), []string{"node1", "node2"}}, {at(150), []string{"node2"}}, {at(350), []string{"node1", "node2"}},
+		},
+	}
+	want := "5 requests, 2 failed (lost), the last after 211 ms, the client itself stood still for 99 ms, " +
+		"node1+node2 at -90 ms, node2 at 50 ms, node1+node2 at 250 ms"
+	if got := trace.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := trace.Without("node1"); got != 50*time.Millisecond {
+		t.Errorf("without node1 after %v", got)
+	}
+	if got := trace.Without("node2"); got >= 0 {
+		t.Errorf("without node2 after %v, and it never was", got)
+	}
+	s := RoutedSummary{Case: RoutedCase{Name: "x"}, Traces: []RoutedTrace{trace, {}}, Errors: 1}
+	if got, want := s.String(), "case=x rounds=2 p50_ms=0 p99_ms=211 max_ms=211 failed=2 errors=1"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestNextHopsOfARouteMessage(t *testing.T) {
+	hop := func(last byte) []byte { // rtnexthop with RTA_GATEWAY, rtnetlink(7)
+		return []byte{16, 0, 0, 0, 2, 0, 0, 0, 8, 0, 5, 0, 198, 51, 100, last}
+	}
+	whole := append(hop(31), hop(32)...)
+	for name, c := range map[string]struct {
+		list []byte
+		want string
+	}{
+		"two":       {whole, "[198.51.100.31 198.51.100.32]"},
+		"none":      {nil, "[]"},
+		"cut off":   {whole[:30], "[198.51.100.31]"},
+		"no length": {make([]byte, 16), "[]"},
+	} {
+		if got := fmt.Sprint(multipath(c.list)); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

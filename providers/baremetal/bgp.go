@@ -1,0 +1,181 @@
+package baremetal
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
+)
+
+// byBGP is how the address is advertised by BGP, nil if it is not.
+func (s *scene) byBGP(apply []advertisement) *v1alpha1.BGPPlacement {
+	var placed v1alpha1.BGPPlacement
+	for i := range apply {
+		a := &apply[i]
+		if !a.bgp {
+			continue
+		}
+		placed.Advertisements = append(placed.Advertisements, a.name)
+		if a.maxNodes > 0 {
+			placed.Limits = append(placed.Limits, v1alpha1.BGPLimit{Advertisement: a.name, Nodes: s.limit(a)})
+		}
+	}
+	if placed.Advertisements == nil {
+		return nil
+	}
+	slices.Sort(placed.Advertisements)
+	slices.SortFunc(placed.Limits, func(a, b v1alpha1.BGPLimit) int { return strings.Compare(a.Advertisement, b.Advertisement) })
+	return &placed
+}
+
+// limit are the nodes that advertise the address through an Advertisement with
+// maxNodes, by name. Who does so already goes on as far as it may.
+func (s *scene) limit(a *advertisement) []string {
+	current := limitOf(s.limits, a.name)
+	field := s.bgpField(a)
+	contenders := field.contenders()
+	if len(contenders) == 0 {
+		return field.kept(current)
+	}
+	// When fewer may than do, it is not the last ones of the alphabet that go.
+	addr := s.addr.String()
+	best := slices.SortedFunc(slices.Values(current), func(a, b string) int {
+		return cmp.Or(cmp.Compare(score(addr, b), score(addr, a)), strings.Compare(a, b))
+	})
+	nodes := rank(addr, best, contenders, nil, min(a.maxNodes, len(contenders)))
+	slices.Sort(nodes)
+	return nodes
+}
+
+func limitOf(limits []v1alpha1.BGPLimit, advertisement string) []string {
+	for i := range limits {
+		if limits[i].Advertisement == advertisement {
+			return limits[i].Nodes
+		}
+	}
+	return nil
+}
+
+// bgpField is who could advertise the address through the Advertisement.
+func (s *scene) bgpField(a *advertisement) field {
+	return s.field(func(node *corev1.Node) (int32, v1alpha1.Reason) { return 0, outOf(a, s.bgpPeers, node) })
+}
+
+// outOf says why a node takes no part in an Advertisement, whatever the
+// address.
+func outOf(a *advertisement, peers []bgpPeer, node *corev1.Node) v1alpha1.Reason {
+	if !a.nodes.Matches(labels.Set(node.Labels)) {
+		return v1alpha1.NotSelected
+	}
+	if reason := v1alpha1.NodeBarred(node); reason != "" {
+		return reason
+	}
+	forNode := func(p bgpPeer) bool { return a.to(p.name) && p.nodes.Matches(labels.Set(node.Labels)) }
+	if a.bgp && !slices.ContainsFunc(peers, forNode) {
+		return v1alpha1.NoPeer
+	}
+	return ""
+}
+
+// to says whether the Advertisement is for the peer.
+func (a *advertisement) to(peer string) bool {
+	return len(a.peers) == 0 || slices.Contains(a.peers, peer)
+}
+
+// participants is how many nodes can take part in an Advertisement now, and
+// will go on to.
+func participants(a *advertisement, peers []bgpPeer, nodes []*corev1.Node, alive func(string) bool) int32 {
+	var n int32
+	for _, node := range nodes {
+		if outOf(a, peers, node) == "" && alive(node.Name) && !node.Spec.Unschedulable {
+			n++
+		}
+	}
+	return n
+}
+
+// unadvertised says why no node advertises the address by BGP, as far as that
+// can be seen in what the speakers say; "" if one does.
+func (s *scene) unadvertised(apply []advertisement, limits []v1alpha1.BGPLimit) string {
+	var sentences []string
+	for i := range apply {
+		a := &apply[i]
+		if !a.bgp {
+			continue
+		}
+		field := s.bgpField(a)
+		contenders := field.contenders()
+		if slices.ContainsFunc(s.tenants, func(t tenant) bool { return t.local }) {
+			// There an endpoint on a cordoned node serves until it goes.
+			contenders = slices.Concat(field.open, field.cordoned)
+		}
+		for _, c := range contenders {
+			if a.maxNodes > 0 && !slices.Contains(limitOf(limits, a.name), c.name) {
+				field.no[v1alpha1.OverMaxNodes] = append(field.no[v1alpha1.OverMaxNodes], c.name)
+				continue
+			}
+			reason := unsaid(a, ipam.FamilyOf(s.addr), s.speaker(c.name))
+			if reason == "" {
+				return ""
+			}
+			field.no[reason] = append(field.no[reason], c.name)
+		}
+		if slices.ContainsFunc(field.cordoned, func(c contender) bool { return has(contenders, c.name) }) {
+			delete(field.no, v1alpha1.NodeCordoned) // they have another reason by now
+		}
+		sentences = append(sentences, fmt.Sprintf("No node advertises the address through Advertisement %q: %s.", a.name, list(field.no)))
+	}
+	slices.Sort(sentences)
+	return truncate(strings.Join(sentences, " "), 1024)
+}
+
+// unsaid says what a speaker lacks to advertise addresses of the family.
+func unsaid(a *advertisement, family ipam.Family, speaker *v1alpha1.Speaker) v1alpha1.Reason {
+	if speaker == nil {
+		return v1alpha1.NoSession
+	}
+	if meta.IsStatusConditionFalse(speaker.Status.Conditions, v1alpha1.ConditionServiceProxyHealthy) {
+		return v1alpha1.ProxyNotHealthy
+	}
+	for i := range speaker.Status.BGP {
+		session := &speaker.Status.BGP[i]
+		speaks := len(session.Families) == 0 || slices.Contains(session.Families, string(family))
+		if session.State == stateEstablished && a.to(session.Peer) && speaks {
+			return ""
+		}
+	}
+	return v1alpha1.NoSession
+}
+
+// byBGPAlone says whether an address is placed for BGP and not for L2.
+func byBGPAlone(vip *v1alpha1.VirtualIP) bool { return vip.Spec.L2 == nil && vip.Spec.BGP != nil }
+
+// announcement is the condition Announced as far as it is the controller's
+// affair: of an address that is held, and of one that is advertised by BGP
+// alone. All else speakers say, who are nobody's owner there.
+func announcement(status *v1alpha1.VirtualIPStatus, p *placement) (metav1.Condition, bool) {
+	said := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionAnnounced)
+	shown := status.Owner != "" || said != nil && said.Status == metav1.ConditionTrue
+	condition := metav1.Condition{Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse, Message: p.why}
+	switch {
+	case p.hold != "":
+		condition.Reason = string(p.hold)
+		return condition, shown || p.l2 == nil && (p.bgp != nil || said != nil)
+	case p.l2 != nil || p.bgp == nil:
+		return condition, false
+	case p.why != "":
+		condition.Reason = string(v1alpha1.NoSession)
+	default:
+		condition.Status, condition.Reason = metav1.ConditionTrue, string(v1alpha1.Advertised)
+		condition.Message = "Advertised by BGP; the Speakers and BGPPeers tell of the sessions."
+	}
+	return condition, true
+}

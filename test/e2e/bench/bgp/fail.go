@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/test/e2e/failover"
+	"github.com/heraldlb/herald/test/sandbox"
+)
+
+// unsteady rounds in a row end a case: the next one starts afresh.
+const unsteady = 3
+
+// fail plays the cases and prints a line each. wrong says that a round had an error.
+func (b *bench) fail(ctx context.Context, cases []failover.RoutedCase, rounds int) (wrong bool, err error) {
+	if err := b.advertise(ctx); err != nil {
+		return false, err
+	}
+	if err := b.peer(ctx, &v1alpha1.GracefulRestart{}); err != nil {
+		return false, err
+	}
+	_, err = b.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: object}}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	pool := &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: object}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"203.0.113.0/24"}}}
+	if _, err := b.herald.AddressPools.Create(ctx, pool, metav1.CreateOptions{}); err != nil {
+		return false, err
+	}
+	for _, c := range cases {
+		summary, err := b.play(ctx, c, rounds)
+		wrong = wrong || summary.Errors > 0
+		if err != nil {
+			return wrong, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		fmt.Println(summary)
+	}
+	return wrong, nil
+}
+
+// play plays the rounds of a case on a Service of its own. It happens to node1 and
+// node2 in turn.
+func (b *bench) play(ctx context.Context, c failover.RoutedCase, rounds int) (failover.RoutedSummary, error) {
+	summary := failover.RoutedSummary{Case: c}
+	scene, err := b.stage(ctx, c)
+	if err != nil {
+		return summary, err
+	}
+	missed := 0
+	for round := 1; round <= rounds && missed < unsteady; round++ {
+		start := time.Now()
+		trace, err := scene.Play(ctx, c, fmt.Sprintf("node%d", 1+round%2))
+		if ctx.Err() != nil {
+			return summary, context.Cause(ctx)
+		}
+		missed++
+		if trace != nil {
+			missed = 0
+			summary.Traces = append(summary.Traces, *trace)
+			fmt.Fprintf(os.Stderr, "%s %d/%d: %s (%.1f s)\n", c.Name, round, rounds, trace, time.Since(start).Seconds())
+		}
+		if err != nil {
+			summary.Errors++
+			fmt.Fprintf(os.Stderr, "%s %d/%d: error: %s\n", c.Name, round, rounds, strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+	}
+	if missed == unsteady {
+		fmt.Fprintf(os.Stderr, "%s: no round could be played %d times in a row, the rest is left out\n", c.Name, unsteady)
+	}
+	return summary, b.strike(ctx, scene)
+}
+
+// stage makes the Service of a case with its pods. Where a node is lost they are
+// on the last one, so that it takes a way to the pods and none of them.
+func (b *bench) stage(ctx context.Context, c failover.RoutedCase) (*failover.Routed, error) {
+	scene := &failover.Routed{Router: "router", Peer: object, Scene: &failover.Scene{
+		Box: b.box, Kube: b.kube, Herald: b.herald, Namespace: object, Service: c.Name, Client: "client", Nodes: b.box.Nodes(),
+	}}
+	if c.Far {
+		scene.Nodes = []string{"node3"}
+	}
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: c.Name},
+		Spec: corev1.ServiceSpec{
+			Type:                          corev1.ServiceTypeLoadBalancer,
+			AllocateLoadBalancerNodePorts: ptr.To(false),
+			Selector:                      map[string]string{"app": c.Name},
+			Ports:                         []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(sandbox.DefaultPodPort)}},
+		},
+	}
+	if _, err := b.kube.CoreV1().Services(object).Create(ctx, service, metav1.CreateOptions{}); err != nil {
+		return nil, err
+	}
+	if err := scene.Restore(ctx); err != nil { // makes the pods
+		return nil, err
+	}
+	var err error
+	scene.Addr, err = b.address(ctx, c.Name)
+	return scene, err
+}
+
+// address waits until a Service has its address.
+func (b *bench) address(ctx context.Context, service string) (netip.Addr, error) {
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
+		found, err := b.kube.CoreV1().Services(object).Get(ctx, service, metav1.GetOptions{})
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if ingress := found.Status.LoadBalancer.Ingress; len(ingress) == 1 {
+			return netip.ParseAddr(ingress[0].IP)
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("service %s has no address after a minute", service)
+}
+
+// strike removes the Service and its pods.
+func (b *bench) strike(ctx context.Context, scene *failover.Routed) error {
+	if err := b.kube.CoreV1().Services(object).Delete(ctx, scene.Service, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	scene.Nodes = nil
+	return scene.Restore(ctx)
+}
