@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -83,6 +84,9 @@ func (a *applier) takeGroup(ctx context.Context, step model.Step) error {
 			GroupName: &step.Group.Name, Description: &step.Group.Description, VpcId: &a.VPCID,
 			TagSpecifications: []ec2types.TagSpecification{{ResourceType: ec2types.ResourceTypeSecurityGroup, Tags: ec2TagList(step.Group.Tags)}},
 		})
+		if codeOf(err) == "InvalidGroup.Duplicate" {
+			return errors.Join(err, a.claimGroup(ctx, step.Group))
+		}
 		if err != nil {
 			return err
 		}
@@ -113,6 +117,17 @@ func (a *applier) takeGroup(ctx context.Context, step model.Step) error {
 		return err
 	}
 	return nil
+}
+
+// claimGroup gives a security group of the name the tags that it is found by:
+// it is there, and was not found. The next attempt does.
+func (a *applier) claimGroup(ctx context.Context, group *model.Group) error {
+	groups, err := a.securityGroups(ctx, "group-name", group.Name)
+	if err != nil || len(groups) == 0 {
+		return err
+	}
+	_, err = call(ctx, a.Provider, a.EC2.CreateTags, &ec2.CreateTagsInput{Resources: []string{awssdk.ToString(groups[0].GroupId)}, Tags: ec2TagList(group.Tags)})
+	return err
 }
 
 // eachRule has all rules changed in one call. EC2 refuses all of them for one

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -171,6 +172,29 @@ func TestDriftIsUndone(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
 			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// A security group that lost its tags is ours all the same.
+func TestGroupWithoutTagsIsFound(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		empty := w.cloud.String()
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		time.Sleep(10 * time.Minute)
+		before := w.cloud.String()
+		id := w.provider.held(w.provider.entryOf(s)).groupID()
+		must[*ec2.DeleteTagsOutput](t)(w.cloud.EC2().DeleteTags(t.Context(), &ec2.DeleteTagsInput{Resources: []string{id}}))
+		w.restart()
+		w.ensure(s)
+		time.Sleep(10 * time.Minute)
+		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+			t.Errorf("-before +after\n%s", diff)
+		}
+		w.delete(s)
+		if diff := cmp.Diff(empty, w.cloud.String()); diff != "" {
+			t.Errorf("-empty +after\n%s", diff)
 		}
 	})
 }
