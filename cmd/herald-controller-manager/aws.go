@@ -70,6 +70,7 @@ func (a *amazon) serves() bool { return a != nil && len(a.types) > 0 }
 
 // provider makes the provider of all classes that AWS serves.
 func (a *amazon) provider(informers informers.SharedInformerFactory, recorder record.EventRecorder, clusterName string) (cloudprovider.LoadBalancer, error) {
+	aws.RegisterMetrics()
 	return aws.New(aws.Options{
 		ELB:                a.clients.ELB,
 		ELBV2:              a.clients.ELBV2,
