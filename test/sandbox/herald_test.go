@@ -83,8 +83,8 @@ func TestHeraldRunsWithItsOwnRights(t *testing.T) {
 
 	tests := []struct{ process, args, capabilities string }{
 		{"controller", "--cloud-provider=herald --kubeconfig=", "0000000000000000"},
-		{"speaker-node1", "--node-name=node1 --metrics-bind-address=127.0.0.1:7472 -v=4", "0000000000802000"},
-		{"speaker-node2", "--node-name=node2", "0000000000802000"},
+		{"speaker-node1", "--node-name=node1 --metrics-bind-address=127.0.0.1:7472 -v=4", "0000000000802400"},
+		{"speaker-node2", "--node-name=node2", "0000000000802400"},
 	}
 	for _, tt := range tests {
 		log, err := os.ReadFile(s.LogPath(tt.process))

@@ -267,20 +267,27 @@ func (r *RoutedRun) led(want []string) error {
 
 // session fails while a node has no session with the router, or does not see it.
 func (s *Routed) session(ctx context.Context, node string) error {
+	_, err := s.since(ctx, node)
+	return err
+}
+
+// since is when the session of a node with the router began, by its Speaker; it fails
+// while there is none, or the node does not see the router.
+func (s *Routed) since(ctx context.Context, node string) (time.Time, error) {
 	speaker, err := s.Herald.Speakers.Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	for _, session := range speaker.Status.BGP {
 		if session.Peer != s.Peer {
 			continue
 		}
-		if session.State != "Established" || session.BFD != "" && session.BFD != "Up" {
-			return fmt.Errorf("speaker %s: %+v", node, session)
+		if session.State != "Established" || session.BFD != "" && session.BFD != "Up" || session.Since == nil {
+			return time.Time{}, fmt.Errorf("speaker %s: %+v", node, session)
 		}
-		return nil
+		return session.Since.Time, nil
 	}
-	return fmt.Errorf("speaker %s has no session with %s", node, s.Peer)
+	return time.Time{}, fmt.Errorf("speaker %s has no session with %s", node, s.Peer)
 }
 
 // Mark says that what is measured begins now.
@@ -341,14 +348,25 @@ func LosePower(ctx context.Context, r *RoutedRun, node string) error {
 }
 
 // RestartSpeaker ends the node's speaker by SIGTERM and starts it again, as an
-// update of the DaemonSet does.
+// update of the DaemonSet does. It returns when there is a session again: until it
+// says so, the Speaker says what the speaker before it did.
 func RestartSpeaker(ctx context.Context, r *RoutedRun, node string) error {
+	before, err := r.since(ctx, node)
+	if err != nil {
+		return err
+	}
 	if err := r.Box.Restart(ctx, "speaker-"+node); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, recovery)
 	defer cancel()
-	return poll(ctx, func(ctx context.Context) error { return r.session(ctx, node) })
+	return poll(ctx, func(ctx context.Context) error {
+		since, err := r.since(ctx, node)
+		if err == nil && since.Equal(before) {
+			err = fmt.Errorf("speaker %s has not said that it has a session again", node)
+		}
+		return err
+	})
 }
 
 // DrainAndStop cordons the node, ends its pods and then its speaker, as before a
