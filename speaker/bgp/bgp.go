@@ -143,7 +143,7 @@ type Options struct {
 	// Restarting says that a Speaker before us may have left routes that the routers still keep (RFC 4724, section 4.1). The
 	// first set of routes with a peer must then be complete.
 	Restarting bool
-	// MostRefused is how many routes of a family a router may advertise to us: 100,000 when zero. They are refused, and take
+	// MostRefused is how many routes of a family a router may advertise to us: 10,000 when zero. They are refused, and take
 	// memory all the same. With one more, the session ends until the peer is changed.
 	MostRefused uint32
 	// Notify is told of each change of a peer's State or LastError, in their order, from Run's goroutine.
@@ -171,7 +171,8 @@ type Speaker struct {
 	changed chan struct{}
 }
 
-const mostRefused = 100_000
+// GoBGP counts all of them at each message with routes, which has to stay cheap.
+const mostRefused = 10_000
 
 // New returns a Speaker that does nothing until it is run.
 func New(o Options) *Speaker {
