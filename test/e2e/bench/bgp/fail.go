@@ -3,19 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/test/e2e/failover"
-	"github.com/heraldlb/herald/test/sandbox"
 )
 
 // unsteady rounds in a row end a case: the next one starts afresh.
@@ -77,7 +73,7 @@ func (b *bench) play(ctx context.Context, c failover.RoutedCase, rounds int) (fa
 	if missed == unsteady {
 		fmt.Fprintf(os.Stderr, "%s: no round could be played %d times in a row, the rest is left out\n", c.Name, unsteady)
 	}
-	return summary, b.strike(ctx, scene)
+	return summary, scene.Strike(ctx)
 }
 
 // stage makes the Service of a case with its pods. Where a node is lost they are
@@ -89,45 +85,5 @@ func (b *bench) stage(ctx context.Context, c failover.RoutedCase) (*failover.Rou
 	if c.Far {
 		scene.Nodes = []string{"node3"}
 	}
-	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: c.Name},
-		Spec: corev1.ServiceSpec{
-			Type:                          corev1.ServiceTypeLoadBalancer,
-			AllocateLoadBalancerNodePorts: ptr.To(false),
-			Selector:                      map[string]string{"app": c.Name},
-			Ports:                         []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(sandbox.DefaultPodPort)}},
-		},
-	}
-	if _, err := b.kube.CoreV1().Services(object).Create(ctx, service, metav1.CreateOptions{}); err != nil {
-		return nil, err
-	}
-	if err := scene.Restore(ctx); err != nil { // makes the pods
-		return nil, err
-	}
-	var err error
-	scene.Addr, err = b.address(ctx, c.Name)
-	return scene, err
-}
-
-// address waits until a Service has its address.
-func (b *bench) address(ctx context.Context, service string) (netip.Addr, error) {
-	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
-		found, err := b.kube.CoreV1().Services(object).Get(ctx, service, metav1.GetOptions{})
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		if ingress := found.Status.LoadBalancer.Ingress; len(ingress) == 1 {
-			return netip.ParseAddr(ingress[0].IP)
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("service %s has no address after a minute", service)
-}
-
-// strike removes the Service and its pods.
-func (b *bench) strike(ctx context.Context, scene *failover.Routed) error {
-	if err := b.kube.CoreV1().Services(object).Delete(ctx, scene.Service, metav1.DeleteOptions{}); err != nil {
-		return err
-	}
-	scene.Nodes = nil
-	return scene.Restore(ctx)
+	return scene, scene.Stage(ctx, corev1.ServiceExternalTrafficPolicyCluster)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -21,9 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/utils/ptr"
-
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/client"
@@ -186,7 +182,7 @@ func (b *bench) play(ctx context.Context, c failover.Case, rounds int) (failover
 	if missed == unsteady {
 		fmt.Fprintf(os.Stderr, "%s: no round could be played %d times in a row, the rest is left out\n", c.Name, unsteady)
 	}
-	return summary, b.strike(ctx, scene)
+	return summary, scene.Strike(ctx)
 }
 
 // stage makes the Service of a case with its pods.
@@ -202,46 +198,5 @@ func (b *bench) stage(ctx context.Context, c failover.Case) (*failover.Scene, er
 	case c.Everywhere:
 		scene.Nodes = b.box.Nodes()
 	}
-	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: c.Name},
-		Spec: corev1.ServiceSpec{
-			Type:                          corev1.ServiceTypeLoadBalancer,
-			ExternalTrafficPolicy:         policy,
-			AllocateLoadBalancerNodePorts: ptr.To(false),
-			Selector:                      map[string]string{"app": c.Name},
-			Ports:                         []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(sandbox.DefaultPodPort)}},
-		},
-	}
-	if _, err := b.kube.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
-		return nil, err
-	}
-	if err := scene.Restore(ctx); err != nil { // makes the pods
-		return nil, err
-	}
-	var err error
-	scene.Addr, err = b.address(ctx, c.Name)
-	return scene, err
-}
-
-// address waits until a Service has its address.
-func (b *bench) address(ctx context.Context, service string) (netip.Addr, error) {
-	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(50 * time.Millisecond) {
-		found, err := b.kube.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
-		if err != nil {
-			return netip.Addr{}, err
-		}
-		if ingress := found.Status.LoadBalancer.Ingress; len(ingress) == 1 {
-			return netip.ParseAddr(ingress[0].IP)
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("service %s has no address after a minute", service)
-}
-
-// strike removes the Service and its pods.
-func (b *bench) strike(ctx context.Context, scene *failover.Scene) error {
-	if err := b.kube.CoreV1().Services(namespace).Delete(ctx, scene.Service, metav1.DeleteOptions{}); err != nil {
-		return err
-	}
-	scene.Nodes = nil
-	return scene.Restore(ctx)
+	return scene, scene.Stage(ctx, policy)
 }
