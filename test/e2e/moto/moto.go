@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -91,7 +93,8 @@ func Start(ctx context.Context, box *sandbox.Sandbox) (*Cloud, error) {
 	}, nil
 }
 
-// find returns the path of moto_server: of PATH, or where hack/deps puts it.
+// find returns the path of moto_server: of PATH, where hack/deps puts it, or
+// where pip and pyenv put the user's programs.
 func find() (string, error) {
 	if path, err := exec.LookPath(program); err == nil {
 		return path, nil
@@ -104,11 +107,16 @@ func find() (string, error) {
 		}
 		cache = filepath.Join(dir, "herald")
 	}
-	path := filepath.Join(cache, "moto", "bin", program)
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("there is no %s in PATH and no %s: make deps-test installs it, or pip install 'moto[server]'", program, path)
+	folders := []string{filepath.Join(cache, "moto", "bin")}
+	if me, err := user.Current(); err == nil {
+		folders = append(folders, filepath.Join(me.HomeDir, ".local", "bin"), filepath.Join(me.HomeDir, ".pyenv", "shims"))
 	}
-	return path, nil
+	for _, folder := range folders {
+		if path, err := exec.LookPath(filepath.Join(folder, program)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("there is no %s in PATH, nor in %s: make deps-test installs it, or pip install 'moto[server]'", program, strings.Join(folders, ", "))
 }
 
 func freePort(ctx context.Context) (string, error) {
