@@ -85,5 +85,6 @@ func (b *bench) stage(ctx context.Context, c failover.RoutedCase) (*failover.Rou
 	if c.Far {
 		scene.Nodes = []string{"node3"}
 	}
-	return scene, scene.Stage(ctx, corev1.ServiceExternalTrafficPolicyCluster)
+	err := scene.Stage(ctx, corev1.ServiceExternalTrafficPolicyCluster)
+	return scene, err
 }

@@ -198,5 +198,6 @@ func (b *bench) stage(ctx context.Context, c failover.Case) (*failover.Scene, er
 	case c.Everywhere:
 		scene.Nodes = b.box.Nodes()
 	}
-	return scene, scene.Stage(ctx, policy)
+	err := scene.Stage(ctx, policy)
+	return scene, err
 }
