@@ -19,8 +19,8 @@ type metrics struct {
 	moves         *prometheus.CounterVec
 	conflicts     prometheus.Gauge
 	age           prometheus.GaugeFunc
-	seen          map[v1alpha1.Reason]bool
-	seenRoutes    map[v1alpha1.Reason]bool
+	// seen are the reasons that a gauge has had: those that hold no more are 0 there.
+	seen map[*prometheus.GaugeVec]map[v1alpha1.Reason]bool
 }
 
 // newMetrics returns metrics; age is how old in seconds what the speaker knows may be.
@@ -59,7 +59,7 @@ func newMetrics(age func() float64) metrics {
 			Name: "herald_speaker_state_age_seconds",
 			Help: "Time since the API server was heard, in seconds: what the speaker goes by may be as old.",
 		}, age),
-		seen: map[v1alpha1.Reason]bool{}, seenRoutes: map[v1alpha1.Reason]bool{},
+		seen: map[*prometheus.GaugeVec]map[v1alpha1.Reason]bool{},
 	}
 }
 
@@ -85,39 +85,36 @@ func (m *metrics) decided(took time.Duration, before, d *Decision) {
 		}
 	}
 	conflicts := 0
-	announced, withheld := 0, map[v1alpha1.Reason]int{}
+	announced, advertised := make([]v1alpha1.Reason, 0, len(d.Verdicts)), make([]v1alpha1.Reason, 0, len(d.Routed))
 	for _, verdict := range d.Verdicts {
 		if verdict.Conflict {
 			conflicts++
 		}
-		if verdict.Reason == "" {
-			announced++
-			continue
-		}
-		withheld[verdict.Reason]++
-		m.seen[verdict.Reason] = true
+		announced = append(announced, verdict.Reason)
 	}
-	m.routed(d)
-	m.announced.Set(float64(announced))
+	for _, verdict := range d.Routed {
+		advertised = append(advertised, verdict.Reason)
+	}
 	m.conflicts.Set(float64(conflicts))
-	for reason := range m.seen {
-		m.withheld.WithLabelValues(string(reason)).Set(float64(withheld[reason]))
-	}
+	m.count(m.announced, m.withheld, announced)
+	m.count(m.advertised, m.unadvertised, advertised)
 }
 
-// routed counts what is advertised, and why the rest is not.
-func (m *metrics) routed(d *Decision) {
-	advertised, withheld := 0, map[v1alpha1.Reason]int{}
-	for _, verdict := range d.Routed {
-		if verdict.Reason == "" {
-			advertised++
-			continue
-		}
-		withheld[verdict.Reason]++
-		m.seenRoutes[verdict.Reason] = true
+// count says how many have no reason against them, and how many have which.
+func (m *metrics) count(without prometheus.Gauge, with *prometheus.GaugeVec, reasons []v1alpha1.Reason) {
+	counts := map[v1alpha1.Reason]int{}
+	for _, reason := range reasons {
+		counts[reason]++
 	}
-	m.advertised.Set(float64(advertised))
-	for reason := range m.seenRoutes {
-		m.unadvertised.WithLabelValues(string(reason)).Set(float64(withheld[reason]))
+	without.Set(float64(counts[""]))
+	delete(counts, "")
+	if m.seen[with] == nil {
+		m.seen[with] = map[v1alpha1.Reason]bool{}
+	}
+	for reason := range counts {
+		m.seen[with][reason] = true
+	}
+	for reason := range m.seen[with] {
+		with.WithLabelValues(string(reason)).Set(float64(counts[reason]))
 	}
 }

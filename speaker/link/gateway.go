@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,83 +24,25 @@ type Gateway struct {
 	Metric int
 }
 
-// Gateways returns the default gateways of the main table, best first, IPv4 before IPv6.
-func Gateways() ([]Gateway, error) { return gateways(netns.None()) }
-
-// WatchGateways calls notify with all default gateways at once, and again each time they have changed, until ctx is done; then
-// it returns nil. Routes that are no default routes do not wake it.
+// WatchGateways calls notify with all default gateways of the main table, best first, IPv4 before IPv6, at once, and again each
+// time they have changed, until ctx is done; then it returns nil. Routes that are no default routes do not wake it.
 func WatchGateways(ctx context.Context, notify func([]Gateway)) error {
 	return watchGateways(ctx, netns.None(), notify)
 }
 
 func watchGateways(ctx context.Context, ns netns.NsHandle, notify func([]Gateway)) error {
-	updates, done := make(chan netlink.RouteUpdate, 64), make(chan struct{})
-	changes := make(chan struct{}, 1)
-	failed := make(chan error, 1)
-	options := netlink.RouteSubscribeOptions{ErrorCallback: func(err error) {
-		select {
-		case failed <- err:
-		default:
-		}
-	}}
-	if ns.IsOpen() {
-		options.Namespace = &ns
-	}
-	if err := netlink.RouteSubscribeWithOptions(updates, done, options); err != nil {
-		return fmt.Errorf("subscribing to route changes: %w", err)
-	}
 	// IPv4 routes go without a word when their link or its address does.
-	socket, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR)
-	if err != nil {
-		close(done)
-		return fmt.Errorf("subscribing to interface changes: %w", err)
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return receive(ctx, func() error { _, _, err := socket.Receive(); return err }, changes)
-	})
-	group.Go(func() error {
-		defer socket.Close()
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case update, ok := <-updates:
-				if !ok {
-					return lost(ctx, failed)
-				}
-				if !isDefault(&update.Route) {
-					continue
-				}
-			}
-			select {
-			case changes <- struct{}{}:
-			default: // they are to be read anyway
-			}
-		}
-	})
-	group.Go(func() error { return relist(ctx, func() ([]Gateway, error) { return gateways(ns) }, changes, notify) })
-	return group.Wait()
+	return follow(ctx, ns, aboutGateways, func() ([]Gateway, error) { return gateways(ns) }, notify,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 }
 
-// lost says why there are no more changes told.
-func lost(ctx context.Context, failed <-chan error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // whoever ended it knows
-	}
-	select {
-	case err := <-failed:
-		return fmt.Errorf("receiving route changes: %w", err)
-	default:
-		return fmt.Errorf("receiving route changes: %w", unix.ECONNRESET)
-	}
+// aboutGateways says whether a message may be about a default gateway: all may be that are not about another route.
+func aboutGateways(m syscall.NetlinkMessage) bool {
+	isRoute := m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+	return !isRoute || len(m.Data) < unix.SizeofRtMsg || nl.DeserializeRtMsg(m.Data).Dst_len == 0
 }
 
 func isDefault(r *netlink.Route) bool {
-	if r.Table != unix.RT_TABLE_MAIN {
-		return false
-	}
 	if r.Dst == nil {
 		return true
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -50,18 +51,32 @@ func Watch(ctx context.Context, notify func([]Link)) error {
 }
 
 func watch(ctx context.Context, ns netns.NsHandle, notify func([]Link)) error {
-	// Subscribe before the first list: what changes in between is then not lost.
-	socket, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE,
+	all := func(syscall.NetlinkMessage) bool { return true }
+	return follow(ctx, ns, all, func() ([]Link, error) { return list(ns) }, notify,
 		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+}
+
+// follow passes on a list at once, and again when it has changed after a message of the groups that matters.
+func follow[T any](
+	ctx context.Context, ns netns.NsHandle, matters func(syscall.NetlinkMessage) bool, list func() ([]T, error), notify func([]T), groups ...uint,
+) error {
+	// Subscribe before the first list: what changes in between is then not lost.
+	socket, err := nl.SubscribeAt(ns, netns.None(), unix.NETLINK_ROUTE, groups...)
 	if err != nil {
-		return fmt.Errorf("subscribing to interface changes: %w", err)
+		return fmt.Errorf("subscribing to changes of the network: %w", err)
+	}
+	next := func() error {
+		for {
+			messages, _, err := socket.Receive()
+			if err != nil || slices.ContainsFunc(messages, matters) {
+				return err
+			}
+		}
 	}
 	changes := make(chan struct{}, 1)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return receive(ctx, func() error { _, _, err := socket.Receive(); return err }, changes)
-	})
-	group.Go(func() error { return relist(ctx, func() ([]Link, error) { return list(ns) }, changes, notify) })
+	group.Go(func() error { return receive(ctx, next, changes) })
+	group.Go(func() error { return relist(ctx, list, changes, notify) })
 	group.Go(func() error {
 		<-ctx.Done()
 		socket.Close()
@@ -81,7 +96,7 @@ func receive(ctx context.Context, next func() error, changes chan<- struct{}) er
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil && !errors.Is(err, unix.ENOBUFS):
-			return fmt.Errorf("receiving interface changes: %w", err)
+			return fmt.Errorf("receiving changes of the network: %w", err)
 		}
 		select {
 		case changes <- struct{}{}:
