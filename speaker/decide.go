@@ -149,7 +149,7 @@ func Decide(s Snapshot) *Decision {
 		Unready:     map[string]time.Time{},
 		RouterPaths: map[bfd.Path]string{},
 	}
-	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, tells: map[tale]bool{}}
+	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
 	c.unfit()
 	c.depart()
 	c.learn()
@@ -176,6 +176,7 @@ type course struct {
 	back     map[netip.Addr]bool
 	proxy    v1alpha1.Reason // why the service proxy cannot serve
 	tells    map[tale]bool
+	offers   map[string]*offer // by the name of the Advertisement
 }
 
 // unfit finds out whether this node can serve at all.

@@ -274,24 +274,14 @@ func (c *course) watchRouter(r *Router, spec *v1alpha1.BFD) bfd.Path {
 	return path
 }
 
-// nextHops groups the routers of a route by the next hop that they are to be told: none is our address on the session. An IPv6
-// route over an IPv4 session needs one.
-func (c *course) nextHops(family bgp.Family, names []string) map[netip.Addr][]string {
-	groups := map[netip.Addr][]string{}
-	for _, name := range names {
-		i := slices.IndexFunc(c.Peers, func(p bgp.Peer) bool { return p.Name == name })
-		if i < 0 || !slices.Contains(c.Peers[i].Families, family) {
-			continue
-		}
-		hop := netip.Addr{}
-		if family == bgp.IPv6 && c.Peers[i].Address.Is4() {
-			if hop = c.globalIPv6(c.Peers[i].Address); !hop.IsValid() {
-				continue
-			}
-		}
-		groups[hop] = append(groups[hop], name)
+// nextHop is what a router is to be told for routes of a family: none is our address on the session. An IPv6 route over an IPv4
+// session needs one.
+func (c *course) nextHop(family bgp.Family, p *bgp.Peer) (netip.Addr, bool) {
+	if family != bgp.IPv6 || !p.Address.Is4() {
+		return netip.Addr{}, true
 	}
-	return groups
+	hop := c.globalIPv6(p.Address)
+	return hop, hop.IsValid()
 }
 
 // globalIPv6 is an IPv6 address of this node that a router reaches: on its network if there is one.

@@ -39,28 +39,57 @@ type share struct {
 	bandwidth     float32
 }
 
+// offer is an Advertisement as this node takes part in it.
+type offer struct {
+	*v1alpha1.BGPAdvertisement
+	// selected says that it is for this node, nodes how many can take part in it.
+	selected bool
+	nodes    int32
+	// routers that routes of a family go to, with the next hop that each is to be told: none is our address on the session.
+	routers map[bgp.Family]map[string]netip.Addr
+}
+
+// offer finds out once what all addresses of the Advertisements have in common.
+func (c *course) offer() {
+	for _, a := range c.Advertisements {
+		if a.Spec.BGP == nil {
+			continue
+		}
+		o := &offer{BGPAdvertisement: a.Spec.BGP, selected: selects(a.Spec.NodeSelector, c.Labels), nodes: a.Status.Nodes}
+		o.routers = map[bgp.Family]map[string]netip.Addr{bgp.IPv4: {}, bgp.IPv6: {}}
+		for i := range c.Peers {
+			p := &c.Peers[i]
+			if len(o.Peers) > 0 && !slices.Contains(o.Peers, p.Name) {
+				continue
+			}
+			for _, family := range p.Families {
+				if hop, ok := c.nextHop(family, p); ok {
+					o.routers[family][p.Name] = hop
+				}
+			}
+		}
+		c.offers[a.Name] = o
+	}
+}
+
 // routes decides which addresses to advertise, and gathers them into routes.
 func (c *course) routes() {
+	c.offer()
 	prefixes := map[netip.Prefix][]share{}
-	adverts := map[string]*v1alpha1.Advertisement{}
-	for _, a := range c.Advertisements {
-		adverts[a.Name] = a
-	}
-	reached := map[string][]string{}
 	for _, vip := range c.VirtualIPs {
 		addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 		if err != nil || vip.Spec.BGP == nil {
 			continue
 		}
-		verdict := c.route(vip, addr, adverts, reached)
+		verdict := c.route(vip, addr)
 		c.Routed[vip.Name] = verdict
 		if verdict.Reason != "" {
 			continue
 		}
 		for _, name := range verdict.Advertisements {
-			prefix := aggregate(addr, adverts[name].Spec.BGP)
+			prefix := aggregate(addr, c.offers[name])
 			part := share{advertisement: name}
-			if adverts[name].Spec.BGP.Weighted {
+			if c.offers[name].Weighted {
 				part.bandwidth = float32(c.endpoints(vip, addr)) * endpointBandwidth
 			}
 			i := slices.IndexFunc(prefixes[prefix], func(s share) bool { return s.advertisement == name })
@@ -72,14 +101,14 @@ func (c *course) routes() {
 		}
 	}
 	for _, prefix := range slices.SortedFunc(maps.Keys(prefixes), netip.Prefix.Compare) {
-		c.advertise(prefix, prefixes[prefix], adverts, reached)
+		c.advertise(prefix, prefixes[prefix])
 	}
 	c.unspoken()
 	c.settle()
 }
 
 // route decides about one address. Of several reasons, the one that holds for all nodes comes first.
-func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[string]*v1alpha1.Advertisement, reached map[string][]string) RouteVerdict {
+func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 	switch {
 	case vip.Spec.Hold != "":
 		return RouteVerdict{Reason: vip.Spec.Hold}
@@ -88,7 +117,7 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[str
 	case c.Barred == v1alpha1.NetworkDown:
 		return RouteVerdict{Reason: v1alpha1.NetworkDown}
 	}
-	verdict := c.applying(vip, addr, adverts, reached)
+	verdict := c.applying(vip, addr)
 	if len(verdict.Advertisements) == 0 {
 		return verdict
 	}
@@ -100,7 +129,7 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[str
 		verdict.Why = string(c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}].Reason)
 	case unserved != "":
 		verdict.Reason, verdict.Why = unserved, why
-	case c.goesWithout(vip, verdict, adverts):
+	case c.goesWithout(vip, verdict):
 		verdict.Reason = c.Departs
 	default:
 		verdict.Reason = c.rulesMissing(vip, addr)
@@ -109,19 +138,19 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[str
 }
 
 // applying are the Advertisements that have the address advertised from here, or why there is none.
-func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr, adverts map[string]*v1alpha1.Advertisement, reached map[string][]string) RouteVerdict {
+func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 	verdict := RouteVerdict{Reason: v1alpha1.UnknownAdvertisement}
 	for _, name := range slices.Sorted(slices.Values(vip.Spec.BGP.Advertisements)) {
-		a := adverts[name]
+		o := c.offers[name]
 		limit := slices.IndexFunc(vip.Spec.BGP.Limits, func(l v1alpha1.BGPLimit) bool { return l.Advertisement == name })
 		switch {
-		case a == nil || a.Spec.BGP == nil:
+		case o == nil:
 			continue
-		case !selects(a.Spec.NodeSelector, c.Labels):
+		case !o.selected:
 			verdict.Reason = v1alpha1.NotSelected
 		case limit >= 0 && !slices.Contains(vip.Spec.BGP.Limits[limit].Nodes, c.Node) && !c.parting(vip.Name, name):
 			verdict.Reason = v1alpha1.OverMaxNodes
-		case len(c.routersOf(a, familyOf(addr), reached)) == 0:
+		case len(o.routers[familyOf(addr)]) == 0:
 			verdict.Reason, verdict.Why = v1alpha1.NoPeer, ""
 		default:
 			verdict.Advertisements = append(verdict.Advertisements, name)
@@ -140,30 +169,9 @@ func (c *course) parting(name, advertisement string) bool {
 	return c.Departs != "" && !c.departed() && before.Reason == "" && slices.Contains(before.Advertisements, advertisement)
 }
 
-// routersOf are the peers of an Advertisement that routes of the family go to, by name. They are found once.
-func (c *course) routersOf(a *v1alpha1.Advertisement, family bgp.Family, reached map[string][]string) []string {
-	key := string(family) + a.Name
-	if names, ok := reached[key]; ok {
-		return names
-	}
-	names := []string{}
-	for _, p := range c.Peers {
-		if len(a.Spec.BGP.Peers) == 0 || slices.Contains(a.Spec.BGP.Peers, p.Name) {
-			names = append(names, p.Name)
-		}
-	}
-	usable := []string{}
-	for _, group := range c.nextHops(family, names) {
-		usable = append(usable, group...)
-	}
-	slices.Sort(usable)
-	reached[key] = usable
-	return usable
-}
-
 // goesWithout says whether this node, which departs, leaves the address to others now. A node that is cordoned goes on as long
 // as there is no other, and with a Service of policy Local as long as its endpoints are here: the next may have none yet.
-func (c *course) goesWithout(vip *v1alpha1.VirtualIP, verdict RouteVerdict, adverts map[string]*v1alpha1.Advertisement) bool {
+func (c *course) goesWithout(vip *v1alpha1.VirtualIP, verdict RouteVerdict) bool {
 	if c.Departs == "" || !c.departed() {
 		return false
 	}
@@ -172,7 +180,7 @@ func (c *course) goesWithout(vip *v1alpha1.VirtualIP, verdict RouteVerdict, adve
 		return false // the end of the sessions withdraws all routes
 	case v1alpha1.NodeCordoned:
 		local := slices.ContainsFunc(vip.Spec.Claims, func(claim v1alpha1.Claim) bool { return claim.HealthCheckNodePort != 0 })
-		alone := slices.ContainsFunc(verdict.Advertisements, func(name string) bool { return adverts[name].Status.Nodes == 0 })
+		alone := slices.ContainsFunc(verdict.Advertisements, func(name string) bool { return c.offers[name].nodes == 0 })
 		return !local && !alone
 	}
 	return true
@@ -213,10 +221,10 @@ func familyOf(addr netip.Addr) bgp.Family {
 }
 
 // aggregate is the prefix that an address is advertised as.
-func aggregate(addr netip.Addr, spec *v1alpha1.BGPAdvertisement) netip.Prefix {
-	length := spec.AggregationLength
+func aggregate(addr netip.Addr, o *offer) netip.Prefix {
+	length := o.AggregationLength
 	if addr.Is6() {
-		length = spec.AggregationLengthV6
+		length = o.AggregationLengthV6
 	}
 	bits := addr.BitLen()
 	if length != nil && *length > 0 {
@@ -227,20 +235,23 @@ func aggregate(addr netip.Addr, spec *v1alpha1.BGPAdvertisement) netip.Prefix {
 
 // advertise adds the routes of a prefix. A router that several Advertisements name is told of the prefix by the first of them
 // by name: a route has one set of attributes.
-func (c *course) advertise(prefix netip.Prefix, parts []share, adverts map[string]*v1alpha1.Advertisement, reached map[string][]string) {
+func (c *course) advertise(prefix netip.Prefix, parts []share) {
 	slices.SortFunc(parts, func(a, b share) int { return strings.Compare(a.advertisement, b.advertisement) })
 	family := familyOf(prefix.Addr())
-	var told []string
+	told := map[string]bool{}
 	for _, part := range parts {
-		a := adverts[part.advertisement]
-		names := slices.DeleteFunc(slices.Clone(c.routersOf(a, family, reached)), func(name string) bool { return slices.Contains(told, name) })
-		told = append(told, names...)
-		for _, name := range names {
-			c.tells[tale{name, family}] = true
+		o := c.offers[part.advertisement]
+		groups := map[netip.Addr][]string{}
+		for _, name := range sortedKeys(o.routers[family]) {
+			if told[name] {
+				continue
+			}
+			hop := o.routers[family][name]
+			groups[hop] = append(groups[hop], name)
+			told[name], c.tells[tale{name, family}] = true, true
 		}
-		groups := c.nextHops(family, names)
 		for _, hop := range slices.SortedFunc(maps.Keys(groups), netip.Addr.Compare) {
-			c.Routes = append(c.Routes, routeOf(prefix, hop, groups[hop], part, a.Spec.BGP))
+			c.Routes = append(c.Routes, routeOf(prefix, hop, groups[hop], part, o.BGPAdvertisement))
 		}
 	}
 }
