@@ -5,9 +5,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"testing"
 
 	"k8s.io/client-go/kubernetes"
@@ -53,7 +56,10 @@ func run(m *testing.M) int {
 	if err := connect(); err != nil {
 		fmt.Fprintln(os.Stderr, "connecting to the cluster:", err)
 	} else {
-		code = m.Run()
+		code = supervised(m.Run)
+	}
+	if crashed() {
+		code = 1
 	}
 	if code != 0 {
 		saveLogs()
@@ -63,6 +69,34 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// supervised keeps the controller running, as a kubelet would.
+func supervised(run func() int) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go box.Supervise(ctx, "controller", func(lastLog string) {
+		fmt.Fprintln(os.Stderr, "started again: the controller, which had ended:", lastLog)
+	})
+	return run()
+}
+
+// crashed tells whether one of Herald's programs ever did, also where a test did not mind.
+func crashed() bool {
+	logs, err := filepath.Glob(box.Dir() + "/log/*.log")
+	found := false
+	for _, log := range logs {
+		data, readErr := os.ReadFile(log)
+		err = errors.Join(err, readErr)
+		if at := regexp.MustCompile(`(?m)^(panic: |fatal error: )`).FindIndex(data); at != nil {
+			found = true
+			fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(log), data[at[0]:min(len(data), at[0]+2000)])
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "reading the logs:", err)
+	}
+	return found || err != nil
 }
 
 func connect() error {

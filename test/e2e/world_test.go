@@ -22,7 +22,7 @@ import (
 
 // patience is how long a test waits for what takes milliseconds: the machine
 // may be busy. How long it took is logged, not judged.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // world is what one test has to itself: a namespace and a range of addresses.
 type world struct {
@@ -62,7 +62,7 @@ func (w *world) must(err error) {
 
 // close removes what the test made, and proves that its addresses come free.
 func (w *world) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*patience) // there may be a thousand Services
 	defer cancel()
 	w.ctx = ctx
 	pods, err := box.Pods()

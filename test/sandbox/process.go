@@ -229,6 +229,7 @@ func (s *Sandbox) end(ctx context.Context, name string, signal syscall.Signal) e
 	if err != nil {
 		return err
 	}
+	defer s.onPurpose(name)()
 	if r.alive() {
 		if err := syscall.Kill(r.PID, signal); err != nil {
 			return fmt.Errorf("stopping %s: %w", name, err)
@@ -242,10 +243,10 @@ func (s *Sandbox) end(ctx context.Context, name string, signal syscall.Signal) e
 }
 
 // StartAgain starts a process that has ended or was stopped, as it was started
-// before.
+// before. One that is running already stays.
 func (s *Sandbox) StartAgain(name string) error {
 	r, err := s.record(name)
-	if err != nil {
+	if err != nil || r.alive() {
 		return err
 	}
 	return s.Start(r.Process)

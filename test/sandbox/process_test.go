@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -42,6 +44,46 @@ func TestAnotherProcessWithTheSamePIDIsNotAlive(t *testing.T) {
 			t.Errorf("%+v is alive", r)
 		}
 	}
+}
+
+func TestSuperviseStartsWhatEndedByItself(t *testing.T) {
+	s := &Sandbox{dir: t.TempDir()}
+	for _, dir := range []string{"process", "log"} {
+		must(t, os.Mkdir(s.dir+"/"+dir, 0o755))
+	}
+	must(t, s.Start(Process{Name: "p", Args: []string{"sh", "-c", "echo started; exec sleep 60"}}))
+	defer s.Kill(context.Background(), "p")
+	must(t, poll(t.Context(), time.Millisecond, func() error {
+		if log := s.lastLog("p"); log != "started" {
+			return fmt.Errorf("log %q", log)
+		}
+		return nil
+	}))
+	first := s.PID("p")
+	ctx, cancel := context.WithCancel(t.Context())
+	ends := make(chan string, 10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Supervise(ctx, "p", func(lastLog string) { ends <- lastLog })
+	}()
+	must(t, syscall.Kill(first, syscall.SIGKILL))
+	if got := <-ends; got != "started" {
+		t.Errorf("last log %q", got)
+	}
+	must(t, poll(t.Context(), time.Millisecond, func() error {
+		if now := s.PID("p"); now == 0 || now == first {
+			return fmt.Errorf("process %d, was %d", now, first)
+		}
+		return nil
+	}))
+	must(t, s.Kill(t.Context(), "p"))
+	s.startIfEnded("p", func(string) { t.Error("what was killed on purpose is started again") })
+	if s.Running("p") {
+		t.Error("what was killed on purpose runs")
+	}
+	cancel()
+	<-done
 }
 
 func TestProcessesInFindsOtherProcesses(t *testing.T) {

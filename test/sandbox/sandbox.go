@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -63,6 +64,9 @@ type Sandbox struct {
 	dir   string
 	state state
 	api   *http.Client
+
+	supervising sync.Mutex
+	ending      map[string]int // how many Stop or Kill a process just now
 }
 
 // state is what is kept of a sandbox for other processes.
