@@ -85,7 +85,7 @@ func (s *Scene) Begin(ctx context.Context) (*Run, error) {
 	if r.watch, err = WatchLAN(s.Box, s.Watcher, s.Addr); err != nil {
 		return nil, err
 	}
-	r.client = Ask(s.Box, s.Client, netip.AddrPortFrom(s.Addr, 80))
+	r.client = s.ask()
 	ctx, cancel := context.WithTimeout(ctx, steadyLimit)
 	defer cancel()
 	if err := poll(ctx, r.steady); err != nil {
