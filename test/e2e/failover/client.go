@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -62,7 +63,7 @@ func (s *Scene) ask() *Client {
 	c := &Client{target: netip.AddrPortFrom(s.Addr, 80), stop: stop}
 	c.connect = func() (conn net.Conn, err error) {
 		err = s.Box.Do(s.Client, func() (err error) {
-			conn, err = connect(c.target)
+			conn, err = connect(s.ports.next(time.Now()), c.target)
 			return err
 		})
 		return conn, err
@@ -82,6 +83,37 @@ func (c *Client) run(ctx context.Context) {
 		}
 		// A request outlives ctx: at the end it is as good as any.
 		c.ended.Go(func() { c.record(c.ask()) })
+	}
+}
+
+// ports are where the clients of a scene ask from, in turn. The kernel would take a
+// port again after a minute or less, and the nodes' conntrack remembers for two: a
+// SYN that comes to a node before its service proxy knows the address leaves an
+// entry without NAT there, and the next SYN from the same port shares its fate,
+// though all is well by then.
+type ports struct{ last atomic.Int64 }
+
+const (
+	// slot is how long a port stands for: two clients of a scene take one each 10 ms.
+	slot = interval / 2
+	// A port is below or above those that the kernel gives to others by itself.
+	firstPort, lowPorts, firstHighPort, highPorts = 1024, 32768 - 1024, 61000, 65536 - 61000
+)
+
+// next is the port for now. As it goes by the time, it comes round after three
+// minutes also where a scene follows another, or a run of tests another run.
+func (p *ports) next(now time.Time) int {
+	for {
+		last := p.last.Load()
+		next := max(last+1, now.UnixNano()/int64(slot))
+		if !p.last.CompareAndSwap(last, next) {
+			continue
+		}
+		n := int(next % (lowPorts + highPorts))
+		if n < lowPorts {
+			return firstPort + n
+		}
+		return firstHighPort + n - lowPorts
 	}
 }
 
@@ -140,13 +172,15 @@ func (c *Client) ask() Request {
 	return r
 }
 
-// connect begins a connection from this thread's namespace. It does not wait for
-// it: the thread is locked there, and a goroutine that waits on a locked thread
-// goes on only when that one thread is scheduled. The first write waits.
-func connect(target netip.AddrPort) (net.Conn, error) {
-	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(target.Port()), Addr: target.Addr().As16()})
+// connect begins a connection from a port in this thread's namespace. It does not
+// wait for it: the thread is locked there, and a goroutine that waits on a locked
+// thread goes on only when that one thread is scheduled. The first write waits.
+func connect(port int, target netip.AddrPort) (net.Conn, error) {
+	family, from, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port}),
+		unix.Sockaddr(&unix.SockaddrInet6{Port: int(target.Port()), Addr: target.Addr().As16()})
 	if target.Addr().Is4() {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()}
+		family, from = unix.AF_INET, &unix.SockaddrInet4{Port: port}
+		to = &unix.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -154,6 +188,9 @@ func connect(target netip.AddrPort) (net.Conn, error) {
 	}
 	file := os.NewFile(uintptr(fd), "request")
 	defer file.Close() // FileConn has its own
+	if err := unix.Bind(fd, from); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
 	if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return nil, os.NewSyscallError("connect", err)
 	}

@@ -48,7 +48,7 @@ func must(t *testing.T, err error) {
 // is what poll(2) says the kernel has by then.
 func late(t *testing.T, target netip.AddrPort, state int16) *patient {
 	t.Helper()
-	conn, err := connect(target)
+	conn, err := connect(0, target)
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	await(t, conn, state)
@@ -151,9 +151,48 @@ func TestTheClientAsksAndReadsWhoAnswered(t *testing.T) {
 		conn.Read(make([]byte, 100))
 		io.WriteString(conn, page)
 	})
-	c := &Client{target: target, connect: func() (net.Conn, error) { return connect(target) }}
+	c := &Client{target: target, connect: func() (net.Conn, error) { return connect(0, target) }}
 	r := c.ask()
 	if got := fmt.Sprint(r.Pod, " ", r.Node, " ", r.Err); got != "web-1 node <nil>" {
 		t.Error(got)
+	}
+}
+
+func TestAConnectionComesFromThePortThatIsAskedFor(t *testing.T) {
+	peers := make(chan net.Addr, 1)
+	target := serve(t, func(conn net.Conn) { peers <- conn.RemoteAddr() })
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	from := free.Addr().(*net.TCPAddr).Port
+	_, err = connect(from, target)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("from a port that another has: %v", err)
+	}
+	free.Close()
+	conn, err := connect(from, target)
+	must(t, err)
+	defer conn.Close()
+	if peer := (<-peers).(*net.TCPAddr).Port; peer != from {
+		t.Errorf("the connection comes from port %d, not %d", peer, from)
+	}
+}
+
+// The nodes' conntrack forgets a SYN without an answer after two minutes.
+func TestNoPortIsTakenAgainWithinTwoMinutes(t *testing.T) {
+	last := map[int]time.Duration{}
+	for scene := time.Duration(0); scene < time.Hour; scene += 7*time.Second + 3*time.Millisecond {
+		var p ports
+		for at := scene; at < scene+7*time.Second; at += interval {
+			for range 2 { // clients
+				port := p.next(begin.Add(at))
+				if port < 1024 || port > 65535 || port >= 32768 && port <= 60999 {
+					t.Fatalf("port %d", port)
+				}
+				if before, ok := last[port]; ok && at-before < 2*time.Minute {
+					t.Fatalf("port %d is taken at %v and at %v", port, before, at)
+				}
+				last[port] = at
+			}
+		}
 	}
 }

@@ -49,6 +49,8 @@ type Scene struct {
 	Nodes []string
 	// Client asks, Watcher watches the LAN: hosts of the sandbox.
 	Client, Watcher string
+
+	ports ports
 }
 
 func (s *Scene) virtualIP(ctx context.Context) (*v1alpha1.VirtualIP, error) {
