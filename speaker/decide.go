@@ -86,6 +86,8 @@ type Decision struct {
 	Departure time.Time
 	// Unready are the VirtualIPs that the service proxy has no rules for yet, and since when.
 	Unready map[string]time.Time
+	// Came are the VirtualIPs that are newer than the rules of the service proxy, and when they came here.
+	Came map[string]time.Time
 	// RouterPaths are the sessions of BFD with routers, by the name of the BGPPeer.
 	RouterPaths map[bfd.Path]string
 	// Unfit says why this node can serve no address at all.
@@ -147,6 +149,7 @@ func Decide(s Snapshot) *Decision {
 
 		Routed:      map[string]RouteVerdict{},
 		Unready:     map[string]time.Time{},
+		Came:        map[string]time.Time{},
 		RouterPaths: map[bfd.Path]string{},
 	}
 	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
@@ -238,6 +241,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 	if err != nil {
 		return // the API server lets none pass
 	}
+	c.meet(vip, addr)
 	p := c.place(vip, addr)
 	before := c.Before.Roles[vip.Name]
 	v := c.view(vip, addr, p, before)
@@ -481,15 +485,34 @@ func term(vip *v1alpha1.VirtualIP) uint64 {
 	return uint64(vip.CreationTimestamp.Unix())<<24 | uint64(vip.Generation)&(1<<24-1)
 }
 
+// meet notes when a VirtualIP came here, until the service proxy has written its rules since. The API server tells no more
+// than the second: the proxy often writes in that very second, of a Service that has no address yet, and then not for
+// another one.
+func (c *course) meet(vip *v1alpha1.VirtualIP, addr netip.Addr) {
+	came, waits := c.Before.Came[vip.Name]
+	if _, known := c.Before.Verdicts[vip.Name]; !known && c.Before.Verdicts != nil {
+		came, waits = c.Now, true
+	}
+	if written, says := c.written(addr); waits && says && !written.After(came) {
+		c.Came[vip.Name] = came
+	}
+}
+
+// written is when the service proxy last wrote its rules for the family of an address, if it says so.
+func (c *course) written(addr netip.Addr) (at time.Time, says bool) {
+	proxy := c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}]
+	if addr.Is6() {
+		return proxy.Written.IPv6, proxy.Written != (health.Written{})
+	}
+	return proxy.Written.IPv4, proxy.Written != (health.Written{})
+}
+
 // ready says whether the service proxy has written its rules since the address was given. One that does not say so is
 // believed to have.
 func (c *course) ready(vip *v1alpha1.VirtualIP, addr netip.Addr) bool {
-	proxy := c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}]
-	written := proxy.Written.IPv4
-	if addr.Is6() {
-		written = proxy.Written.IPv6
-	}
-	return proxy.Written == (health.Written{}) || written.After(vip.CreationTimestamp.Time)
+	written, says := c.written(addr)
+	_, newer := c.Came[vip.Name]
+	return !says || !newer && written.After(vip.CreationTimestamp.Time)
 }
 
 // local says whether this node serves all Services of policy Local on an address, by their health check node ports, which

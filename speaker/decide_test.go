@@ -249,6 +249,11 @@ func (p *play) change(words []string) {
 		p.s.Claims[addr] = []l2.Claim{{Addr: addr, Interface: "eth0", MAC: nodeMAC(words[1]), Time: p.s.Now}}
 	case "vip":
 		p.edit(words)
+	case "comes": // address, like another
+		vip := p.vip(words[2]).DeepCopy()
+		vip.Name, vip.Spec.Address = words[1], words[1]
+		vip.CreationTimestamp = metav1.NewTime(p.s.Now.Truncate(time.Second)) // as the API server does
+		p.s.VirtualIPs = append(p.s.VirtualIPs, vip)
 	case "label":
 		key, value, _ := strings.Cut(words[1], "=")
 		p.s.Labels = map[string]string{key: value}

@@ -39,6 +39,8 @@ const (
 	askLiving = 300 * time.Millisecond
 	// rulesDelay is the longest wait for the service proxy to write its rules of a new address.
 	rulesDelay = 3 * time.Second
+	// rulesAgain is how often a route that waits for them looks: as often as the service proxy is asked. Nobody tells.
+	rulesAgain = 250 * time.Millisecond
 	// reask is the time between two questions for an address whose owner is well.
 	reask = 5 * time.Second
 	// silence is how long an owner that BFD has lost must not answer to be lost indeed; it is asked each askLost.

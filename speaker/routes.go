@@ -200,6 +200,7 @@ func (c *course) rulesMissing(vip *v1alpha1.VirtualIP, addr netip.Addr) v1alpha1
 	}
 	c.Unready[vip.Name] = since
 	c.again(since.Add(rulesDelay))
+	c.again(c.Now.Add(rulesAgain))
 	return v1alpha1.ProxyNotReady
 }
 

@@ -225,7 +225,7 @@ type RoutedRun struct {
 // it by BFD, and no request failed.
 func (s *Routed) Begin(ctx context.Context) (*RoutedRun, error) {
 	r := &RoutedRun{Routed: s, watch: watchWays(s.Box, s.Router, s.Addr)}
-	r.client = Ask(s.Box, s.Client, netip.AddrPortFrom(s.Addr, 80))
+	r.client = s.ask()
 	ctx, cancel := context.WithTimeout(ctx, steadyLimit)
 	defer cancel()
 	if err := poll(ctx, r.steady); err != nil {

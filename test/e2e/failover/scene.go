@@ -49,6 +49,8 @@ type Scene struct {
 	Nodes []string
 	// Client asks, Watcher watches the LAN: hosts of the sandbox.
 	Client, Watcher string
+
+	ports ports
 }
 
 func (s *Scene) virtualIP(ctx context.Context) (*v1alpha1.VirtualIP, error) {
@@ -85,7 +87,7 @@ func (s *Scene) Begin(ctx context.Context) (*Run, error) {
 	if r.watch, err = WatchLAN(s.Box, s.Watcher, s.Addr); err != nil {
 		return nil, err
 	}
-	r.client = Ask(s.Box, s.Client, netip.AddrPortFrom(s.Addr, 80))
+	r.client = s.ask()
 	ctx, cancel := context.WithTimeout(ctx, steadyLimit)
 	defer cancel()
 	if err := poll(ctx, r.steady); err != nil {

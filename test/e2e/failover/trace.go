@@ -73,16 +73,18 @@ func (t Trace) Recovered() time.Duration {
 }
 
 // Late is the longest time that the client itself went without asking after
-// From. Where it is much above 10 ms the machine was too busy to measure.
+// From, or that an answer waited for it when its patience was over. Where it is
+// much above 10 ms the machine was too busy to measure.
 func (t Trace) Late() time.Duration {
 	var sent []time.Time
+	late := time.Duration(0)
 	for _, r := range t.Requests {
 		if r.Sent.After(t.From) {
 			sent = append(sent, r.Sent)
+			late = max(late, r.Late)
 		}
 	}
 	slices.SortFunc(sent, time.Time.Compare)
-	late := time.Duration(0)
 	for i, s := range sent[:max(0, len(sent)-1)] {
 		late = max(late, sent[i+1].Sub(s))
 	}
