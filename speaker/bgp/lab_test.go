@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/heraldlb/herald/internal/netlab"
+	"github.com/heraldlb/herald/internal/vtysh"
 )
 
 // The tests against routers run in a network namespace of their own, the node: the test binary starts itself again in there.
@@ -157,55 +158,11 @@ func (f frr) session(addr string) session {
 
 // route is what FRR has in its table, in one line; "" when it has not.
 func (f frr) route(prefix string) string {
-	family := "ipv4"
-	if strings.Contains(prefix, ":") {
-		family = "ipv6"
-	}
-	type text struct{ String string }
-	var table struct {
-		Paths []struct {
-			Valid     bool
-			ASPath    text
-			Metric    *int
-			LocalPref *int `json:"locPrf"`
-			Communtiy text `json:"community"`
-			Large     text `json:"largeCommunity"`
-			Extended  text `json:"extendedCommunity"`
-			Stale     bool
-			Nexthops  []struct {
-				IP   string
-				Used bool
-			}
-		}
-	}
-	json.Unmarshal([]byte(f.Vtysh("show bgp "+family+" unicast "+prefix+" json")), &table)
+	var table vtysh.Table
+	json.Unmarshal([]byte(f.Vtysh(vtysh.ShowTable(prefix)+" json")), &table)
 	var lines []string
 	for _, p := range table.Paths {
-		var hop string
-		for _, n := range p.Nexthops {
-			if n.Used || hop == "" {
-				hop = n.IP
-			}
-		}
-		line := "via " + hop + " path " + p.ASPath.String
-		if p.Metric != nil && *p.Metric != 0 {
-			line += fmt.Sprintf(" med %d", *p.Metric)
-		}
-		if p.LocalPref != nil {
-			line += fmt.Sprintf(" pref %d", *p.LocalPref)
-		}
-		for _, t := range []text{p.Communtiy, p.Large, p.Extended} {
-			if t.String != "" {
-				line += " [" + t.String + "]"
-			}
-		}
-		if p.Stale {
-			line += " stale"
-		}
-		if !p.Valid {
-			line += " invalid"
-		}
-		lines = append(lines, line)
+		lines = append(lines, "via "+p.Via()+" "+p.String())
 	}
 	return strings.Join(lines, "; ")
 }
