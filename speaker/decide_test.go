@@ -2,65 +2,41 @@ package speaker
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/internal/golden"
 	"github.com/heraldlb/herald/speaker/bfd"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
 // TestDecide plays what happens to node-1, and compares what it decides with the golden files. A file has the VirtualIPs, a
 // line for each thing that happens, and the decisions, each when it differs from the one before it.
 func TestDecide(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no golden files", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			parts := map[string]*txtar.File{}
-			for i := range archive.Files {
-				parts[archive.Files[i].Name] = &archive.Files[i]
-			}
-			p := newPlay(t, parts["virtualips"].Data)
-			for line := range strings.Lines(string(parts["happens"].Data)) {
-				p.happens(strings.Fields(line))
-			}
-			got := p.log.String()
-			if *update {
-				parts["decides"].Data = []byte(got)
-				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(parts["decides"].Data), got); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
-	}
+	golden.Test(t, func(t *testing.T, sections []txtar.File) []txtar.File {
+		parts := map[string]*txtar.File{}
+		for i := range sections {
+			parts[sections[i].Name] = &sections[i]
+		}
+		p := newPlay(t, parts["virtualips"].Data)
+		for line := range strings.Lines(string(parts["happens"].Data)) {
+			p.happens(strings.Fields(line))
+		}
+		parts["decides"].Data = p.log.Bytes()
+		return sections
+	})
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -7,23 +7,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/providers/aws/settings"
 )
 
 // endpoints are the addresses of pods by the port of the Service: those that
 // are ready, or if there are none, those that still serve.
 func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[int32][]netip.AddrPort {
-	objects, err := p.slices.GetIndexer().ByIndex(byService, service.Namespace+"/"+service.Name)
-	if err != nil {
-		return nil
-	}
 	family := discoveryv1.AddressTypeIPv4
 	if s.TargetIPv6 {
 		family = discoveryv1.AddressTypeIPv6
 	}
 	ready, serving := map[int32][]netip.AddrPort{}, map[int32][]netip.AddrPort{}
-	for _, object := range objects {
-		slice := object.(*discoveryv1.EndpointSlice)
+	for _, slice := range client.SlicesOf(p.slices, byService, service.Namespace, service.Name) {
 		if slice.AddressType != family {
 			continue
 		}

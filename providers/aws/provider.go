@@ -15,7 +15,6 @@ import (
 
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -24,6 +23,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/providers/aws/model"
 	"github.com/heraldlb/herald/providers/aws/settings"
 )
@@ -130,15 +130,8 @@ func New(options Options) (*Provider, error) {
 	p.prefixes.read = p.readPrefixes
 	p.clusterGroups.read = p.readClusterGroups
 	p.inventory.read = p.readInventory
-	err := p.slices.AddIndexers(cache.Indexers{byService: func(object any) ([]string, error) {
-		slice, ok := object.(*discoveryv1.EndpointSlice)
-		if !ok {
-			return nil, nil
-		}
-		return []string{slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]}, nil
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("indexing EndpointSlices: %w", err)
+	if err := client.IndexSlices(p.slices, byService); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -118,15 +117,8 @@ func New(options Options) (*Provider, error) {
 		wake:           func(types.NamespacedName) {},
 	}
 	p.ledger = newLedger(p.holding)
-	err := p.slices.AddIndexers(cache.Indexers{byService: func(object any) ([]string, error) {
-		slice, ok := object.(*discoveryv1.EndpointSlice)
-		if !ok {
-			return nil, nil
-		}
-		return []string{slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]}, nil
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("indexing EndpointSlices: %w", err)
+	if err := client.IndexSlices(p.slices, byService); err != nil {
+		return nil, err
 	}
 	return p, nil
 }

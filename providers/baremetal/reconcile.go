@@ -77,15 +77,7 @@ func (p *Provider) speakerOf(node string) *v1alpha1.Speaker {
 }
 
 func (p *Provider) slicesOf(namespace, name string) []*discoveryv1.EndpointSlice {
-	objects, err := p.slices.GetIndexer().ByIndex(byService, namespace+"/"+name)
-	if err != nil {
-		return nil // the index is ours
-	}
-	slices := make([]*discoveryv1.EndpointSlice, 0, len(objects))
-	for _, object := range objects {
-		slices = append(slices, object.(*discoveryv1.EndpointSlice))
-	}
-	return slices
+	return client.SlicesOf(p.slices, byService, namespace, name)
 }
 
 // reconcilePlace brings the placement of an address up to date.

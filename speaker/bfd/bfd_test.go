@@ -16,10 +16,12 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
-	sweep()
+	netlab.Sweep(kind)
 	goleak.VerifyTestMain(m)
 }
 

@@ -113,7 +113,7 @@ func TestNoGarbageOnWire(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out sender
-		home.do(func() {
+		home.Do(func() {
 			if err = s.listen([len(ports)]bool{true, true, true, true}); err != nil {
 				return
 			}
@@ -183,7 +183,7 @@ func BenchmarkSession(b *testing.B) {
 				l := newLab(b)
 				node, peer := l.many(n, k.change)
 				x, y := l.speaker("node", node...), l.speaker("peer", peer...)
-				l.eventually("Up", func() bool { return x.negotiated(100*ms, 300*ms) && y.negotiated(100*ms, 300*ms) })
+				l.Eventually("Up", func() bool { return x.negotiated(100*ms, 300*ms) && y.negotiated(100*ms, 300*ms) })
 				const long = 10 * time.Second
 				before := cpu()
 				time.Sleep(long)
@@ -199,8 +199,8 @@ func BenchmarkSession(b *testing.B) {
 func (l lab) many(n int, change func(*Session)) (node, peer []Session) {
 	for i := range n {
 		here, there := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 3)}), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 103)})
-		l.in("node", fmt.Sprintf("ip addr add %s/24 dev eth0", here))
-		l.in("peer", fmt.Sprintf("ip addr add %s/24 dev eth0", there))
+		l.In("node", fmt.Sprintf("ip addr add %s/24 dev eth0", here))
+		l.In("peer", fmt.Sprintf("ip addr add %s/24 dev eth0", there))
 		node, peer = append(node, on(Path{Peer: there, Local: here}, change)), append(peer, on(Path{Peer: here, Local: there}, change))
 	}
 	return node, peer
@@ -236,7 +236,7 @@ func BenchmarkBusy(b *testing.B) {
 				change := func(s *Session) { s.Transmit, s.Receive = tt.interval, tt.interval }
 				x := l.speakerWith("node", tt.realtime, on(paths[0].there, change))
 				y := l.speakerWith("peer", tt.realtime, on(paths[0].back, change))
-				l.eventually("Up", func() bool {
+				l.Eventually("Up", func() bool {
 					return x.negotiated(tt.interval, 3*tt.interval) && y.negotiated(tt.interval, 3*tt.interval)
 				})
 				x.events.take()

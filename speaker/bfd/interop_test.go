@@ -4,112 +4,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 // The tests here have FRR's bfdd and BIRD as the peer.
 
-// daemon is a process in the peer's namespace.
-type daemon struct {
-	lab
-	command []string
-	process *exec.Cmd
-	output  strings.Builder
-}
-
-func (l lab) daemon(args ...string) *daemon {
-	d := &daemon{lab: l, command: append([]string{"ip", "netns", "exec", l.full("peer")}, args...)}
-	d.start()
-	l.Cleanup(func() {
-		d.kill()
-		if l.Failed() {
-			l.Logf("%s said: %s", args[0], d.output.String())
-		}
-	})
-	return d
-}
-
-func (d *daemon) start() {
-	d.process = exec.Command(d.command[0], d.command[1:]...)
-	d.process.Stdout, d.process.Stderr = &d.output, &d.output
-	if err := d.process.Start(); err != nil {
-		d.Fatal(err)
-	}
-}
-
-// kill is kill -9: nobody is told. "ip netns exec" has become the daemon.
-func (d *daemon) kill() {
-	if d.process.ProcessState == nil {
-		d.process.Process.Kill()
-		d.process.Wait()
-	}
-}
-
-// frr is zebra, which tells bfdd of interfaces, and bfdd.
-type frr struct {
-	lab
-	dir  string
-	bfdd *daemon
-}
-
-func (l lab) frr(config string) *frr {
-	l.Helper()
-	const bin = "/usr/lib/frr/"
-	if _, err := os.Stat(bin + "bfdd"); err != nil {
-		l.Skip("FRR's bfdd is not installed")
-	}
-	f := &frr{lab: l, dir: daemonDir(l, "frr")}
-	args := func(name, config string) []string {
-		conf := filepath.Join(f.dir, name+".conf")
-		if err := os.WriteFile(conf, []byte(config), 0o644); err != nil {
-			l.Fatal(err)
-		}
-		return []string{bin + name, "-f", conf, "-i", filepath.Join(f.dir, name+".pid"), "-z", filepath.Join(f.dir, "zserv.api"),
-			"--vty_socket", f.dir, "-P", "0", "--log", "stdout"}
-	}
-	l.daemon(args("zebra", "")...)
-	l.eventually("zebra listens", func() bool { _, err := os.Stat(filepath.Join(f.dir, "zserv.api")); return err == nil })
-	f.bfdd = l.daemon(append(args("bfdd", config), "--bfdctl", filepath.Join(f.dir, "bfdd.sock"))...)
-	return f
-}
-
-// daemonDir is a folder that a daemon may use after giving up root.
-func daemonDir(l lab, owner string) string {
-	dir, err := os.MkdirTemp("", fmt.Sprintf("herald-bfdtest-%d-", os.Getpid()))
-	if err != nil {
-		l.Fatal(err)
-	}
-	l.Cleanup(func() { os.RemoveAll(dir) })
-	u, err := user.Lookup(owner)
-	if err != nil {
-		l.Skipf("no user %s: %v", owner, err)
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	if g, err := user.LookupGroup(owner + "vty"); err == nil {
-		gid, _ = strconv.Atoi(g.Gid)
-	}
-	if err := os.Chown(dir, uid, gid); err != nil {
-		l.Fatal(err)
-	}
-	return dir
-}
-
-func (f *frr) vtysh(commands ...string) string {
-	args := []string{"--vty_socket", f.dir}
-	for _, c := range commands {
-		args = append(args, "-c", c)
-	}
-	out, _ := exec.Command("vtysh", args...).CombinedOutput()
-	return string(out)
-}
+type frr struct{ *netlab.FRR }
 
 type frrPeer struct {
 	Peer       string
@@ -122,9 +26,9 @@ type frrPeer struct {
 }
 
 // peer is what FRR knows of a session.
-func (f *frr) peer(addr netip.Addr) (found frrPeer) {
+func (f frr) peer(addr netip.Addr) (found frrPeer) {
 	var peers []frrPeer
-	json.Unmarshal([]byte(f.vtysh("show bfd peers json")), &peers)
+	json.Unmarshal([]byte(f.Vtysh("show bfd peers json")), &peers)
 	for _, p := range peers {
 		if p.Peer == addr.String() {
 			found = p
@@ -171,10 +75,10 @@ func TestFRR(t *testing.T) {
 		}
 	}
 	sessions = append(sessions, on(Path{Peer: b6, Interface: "eth0"}))
-	f := l.frr(frrConfig)
+	f := frr{l.FRR("peer", "bfdd", frrConfig)}
 	a := l.speaker("node", sessions...)
 	up := func() bool { return a.negotiated(100*ms, 300*ms) }
-	t.Logf("Up after %s", l.eventually("Up", up).Round(ms))
+	t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 	v4 := a4
 	of := func() Status {
 		for _, s := range a.States() {
@@ -184,7 +88,7 @@ func TestFRR(t *testing.T) {
 		}
 		return Status{}
 	}
-	l.eventually("FRR is Up too", func() bool { return f.peer(v4).Status == "up" })
+	l.Eventually("FRR is Up too", func() bool { return f.peer(v4).Status == "up" })
 	got := f.peer(v4)
 	if got.Receive != 100 || got.Transmit != 100 || got.Multiplier != 3 {
 		t.Errorf("FRR has heard %+v", got)
@@ -195,16 +99,16 @@ func TestFRR(t *testing.T) {
 	}
 
 	t.Run("a profile changes the peer's timers", func(t *testing.T) {
-		l := lab{t}
-		f.vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile slow")
-		l.eventually("the timers", func() bool { s := of(); return s.Transmit == 250*ms && s.Detection == 2*time.Second })
-		f.vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile fast")
-		l.eventually("the timers", up)
+		l := labOf(t)
+		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile slow")
+		l.Eventually("the timers", func() bool { s := of(); return s.Transmit == 250*ms && s.Detection == 2*time.Second })
+		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile fast")
+		l.Eventually("the timers", up)
 		l.expectEvents(a)
 	})
 
 	t.Run("our timers change", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		for _, interval := range []time.Duration{500 * ms, 50 * ms, 100 * ms} {
 			changed := append([]Session(nil), sessions...)
 			for i := range changed {
@@ -213,11 +117,11 @@ func TestFRR(t *testing.T) {
 			if err := a.Set(changed); err != nil {
 				t.Fatal(err)
 			}
-			l.eventually("FRR knows", func() bool {
+			l.Eventually("FRR knows", func() bool {
 				p := f.peer(v4)
 				return p.Receive == int(interval/ms) && p.Transmit == int(interval/ms)
 			})
-			l.eventually("negotiated", func() bool { return a.negotiated(max(interval, 100*ms), 3*max(interval, 100*ms)) })
+			l.Eventually("negotiated", func() bool { return a.negotiated(max(interval, 100*ms), 3*max(interval, 100*ms)) })
 		}
 		l.expectEvents(a)
 		if got := f.peer(v4); got.Status != "up" {
@@ -226,23 +130,23 @@ func TestFRR(t *testing.T) {
 	})
 
 	t.Run("the peer is AdminDown", func(t *testing.T) {
-		l := lab{t}
-		f.vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "shutdown")
-		l.eventually("Down", func() bool { s := of(); return s.State == Down && s.RemoteState == AdminDown })
+		l := labOf(t)
+		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "shutdown")
+		l.Eventually("Down", func() bool { s := of(); return s.State == Down && s.RemoteState == AdminDown })
 		l.expectEvents(a, "Down NeighborSignaledDown, peer AdminDown")
-		f.vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "no shutdown")
-		l.eventually("Up", up)
+		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "no shutdown")
+		l.Eventually("Up", up)
 		a.events.take()
 	})
 
 	t.Run("we are AdminDown", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		down := append([]Session(nil), sessions...)
 		for i := range down {
 			down[i].AdminDown = true
 		}
 		a.Set(down)
-		l.eventually("FRR knows", func() bool {
+		l.Eventually("FRR knows", func() bool {
 			p := f.peer(v4)
 			return p.Status == "down" && p.Diagnostic == "neighbor signaled session down"
 		})
@@ -250,22 +154,22 @@ func TestFRR(t *testing.T) {
 			t.Errorf("FRR: %+v", got)
 		}
 		a.Set(sessions)
-		l.eventually("Up", func() bool { return up() && f.peer(v4).Status == "up" })
+		l.Eventually("Up", func() bool { return up() && f.peer(v4).Status == "up" })
 		a.events.take()
 	})
 
 	t.Run("the switch loses everything", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		cut := time.Now()
 		l.cut()
-		l.eventually("Down", func() bool { return of().State == Down })
+		l.Eventually("Down", func() bool { return of().State == Down })
 		t.Logf("Down after %s", of().Time.Sub(cut).Round(ms))
-		l.eventually("FRR is Down", func() bool { return f.peer(v4).Status == "down" })
+		l.Eventually("FRR is Down", func() bool { return f.peer(v4).Status == "down" })
 		if got := f.peer(v4); got.Diagnostic != "control detection time expired" {
 			t.Errorf("FRR: %+v", got)
 		}
 		l.mend()
-		t.Logf("Up after %s", l.eventually("Up", up).Round(ms))
+		t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 		for _, e := range strings.Split(a.events.take(), "\n") {
 			if e != "Down DetectionTimeExpired, peer Down" && e != "Up" {
 				t.Errorf("event %s", e)
@@ -274,60 +178,43 @@ func TestFRR(t *testing.T) {
 	})
 
 	t.Run("bfdd is killed", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		killed := time.Now()
-		f.bfdd.kill()
-		l.eventually("Down", func() bool { return !a.anyUp() })
+		f.Kill()
+		l.Eventually("Down", func() bool { return !a.anyUp() })
 		t.Logf("Down after %s", of().Time.Sub(killed).Round(ms))
-		f.bfdd.start()
-		t.Logf("Up after %s", l.eventually("Up", up).Round(ms))
+		f.Start()
+		t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 		if events := strings.Split(a.events.take(), "\n"); len(events) != 2*len(sessions) {
 			t.Errorf("events %q", events)
 		}
 	})
 
 	t.Run("bfdd is killed and starts before we miss it", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		patient := append([]Session(nil), sessions...)
 		for i := range patient {
 			patient[i].Receive = 5 * time.Second
 		}
 		a.Set(patient)
-		l.eventually("patient", func() bool { return a.negotiated(100*ms, 15*time.Second) })
-		f.bfdd.kill()
-		f.bfdd.start()
-		l.eventually("noticed", func() bool { return len(a.events.take()) > 0 })
+		l.Eventually("patient", func() bool { return a.negotiated(100*ms, 15*time.Second) })
+		f.Kill()
+		f.Start()
+		l.Eventually("noticed", func() bool { return len(a.events.take()) > 0 })
 		a.Set(sessions)
-		l.eventually("Up", up)
+		l.Eventually("Up", up)
 		a.events.take()
 	})
 
 	t.Run("we go", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		a.Set(nil)
-		l.eventually("FRR knows", func() bool {
+		l.Eventually("FRR knows", func() bool {
 			p := f.peer(v4)
 			return p.Status == "down" && p.Diagnostic == "neighbor signaled session down"
 		})
 		l.expectEvents(a)
 	})
-}
-
-// bird is BIRD; show is what it says of its sessions.
-func (l lab) bird(config string) (d *daemon, show func() string) {
-	l.Helper()
-	if _, err := exec.LookPath("bird"); err != nil {
-		l.Skip("BIRD is not installed")
-	}
-	dir := l.TempDir()
-	conf, control := filepath.Join(dir, "bird.conf"), filepath.Join(dir, "ctl")
-	if err := os.WriteFile(conf, []byte(config), 0o644); err != nil {
-		l.Fatal(err)
-	}
-	return l.daemon("bird", "-f", "-c", conf, "-s", control), func() string {
-		out, _ := exec.Command("birdc", "-s", control, "show bfd sessions").CombinedOutput()
-		return string(out)
-	}
 }
 
 // sessionsUp counts BIRD's sessions that are up.
@@ -358,8 +245,6 @@ func TestBIRD(t *testing.T) {
 			var sessions []Session
 			config := fmt.Sprintf(`
 				router id 192.0.2.2;
-				log stderr all;
-				protocol device {}
 				protocol bfd {
 					interface "eth0" { interval 100 ms; idle tx interval 1 s; multiplier 3; %s };
 					multihop { interval 100 ms; idle tx interval 1 s; multiplier 3; %s };
@@ -371,10 +256,10 @@ func TestBIRD(t *testing.T) {
 			for _, i := range []int{1, 2, 4, 5} {
 				sessions = append(sessions, on(paths[i].there, tt.change, func(s *Session) { s.MinTTL = 63 })) // BIRD sends 64 over several hops
 			}
-			bird, show := l.bird(config)
+			bird, ask := l.BIRD("peer", config)
 			a := l.speaker("node", sessions...)
-			up := func() bool { return a.negotiated(100*ms, 300*ms) && sessionsUp(show()) == 4 }
-			t.Logf("Up after %s", l.eventually("Up", up).Round(ms))
+			up := func() bool { return a.negotiated(100*ms, 300*ms) && sessionsUp(ask("show bfd sessions")) == 4 }
+			t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 			time.Sleep(2 * time.Second)
 			l.expectEvents(a, "Up", "Up", "Up", "Up")
 
@@ -383,9 +268,9 @@ func TestBIRD(t *testing.T) {
 				changed[i].Transmit, changed[i].Receive = 300*ms, 200*ms
 			}
 			a.Set(changed)
-			l.eventually("negotiated", func() bool { return a.negotiated(300*ms, 600*ms) })
+			l.Eventually("negotiated", func() bool { return a.negotiated(300*ms, 600*ms) })
 			a.Set(sessions)
-			l.eventually("negotiated", up)
+			l.Eventually("negotiated", up)
 			l.expectEvents(a)
 
 			cut := time.Now()
@@ -398,39 +283,38 @@ func TestBIRD(t *testing.T) {
 				}
 				return false
 			}
-			l.eventually("Down", func() bool { return isDown(sessions[0].Path) && isDown(sessions[1].Path) })
+			l.Eventually("Down", func() bool { return isDown(sessions[0].Path) && isDown(sessions[1].Path) })
 			t.Logf("Down after %s", time.Since(cut).Round(ms))
-			l.eventually("BIRD is Down", func() bool { return sessionsUp(show()) == 2 })
+			l.Eventually("BIRD is Down", func() bool { return sessionsUp(ask("show bfd sessions")) == 2 })
 			l.expectEvents(a, "Down DetectionTimeExpired, peer Down", "Down DetectionTimeExpired, peer Down")
 			l.mend()
-			t.Logf("Up after %s", l.eventually("Up", up).Round(ms))
+			t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 
 			a.events.take()
-			bird.kill()
-			l.eventually("Down", func() bool { return !a.anyUp() })
-			bird.start()
-			t.Logf("Up after a restart in %s", l.eventually("Up", up).Round(ms))
+			bird.Kill()
+			l.Eventually("Down", func() bool { return !a.anyUp() })
+			bird.Start()
+			t.Logf("Up after a restart in %s", l.Eventually("Up", up).Round(ms))
 			if events := strings.Split(a.events.take(), "\n"); len(events) != 2*len(sessions) {
 				t.Errorf("events %q", events)
 			}
 
 			a.Set(nil)
-			l.eventually("BIRD knows", func() bool { return sessionsUp(show()) == 0 })
+			l.Eventually("BIRD knows", func() bool { return sessionsUp(ask("show bfd sessions")) == 0 })
 		})
 	}
 	t.Run("wrong key", func(t *testing.T) {
 		l := newLab(t)
-		_, show := l.bird(`
+		_, ask := l.BIRD("peer", `
 			router id 192.0.2.2;
-			protocol device {}
 			protocol bfd {
 				interface "eth0" { interval 100 ms; idle tx interval 200 ms; authentication meticulous keyed sha1; password "other" { id 1; }; };
 				neighbor 192.0.2.1 dev "eth0" local 192.0.2.2;
 			}`)
 		a := l.speaker("node", on(paths[0].there, signed5))
-		l.eventually("refused", func() bool { return a.dropped(AuthDigest) >= 3 })
+		l.Eventually("refused", func() bool { return a.dropped(AuthDigest) >= 3 })
 		l.expectEvents(a)
-		if n := sessionsUp(show()); n != 0 {
+		if n := sessionsUp(ask("show bfd sessions")); n != 0 {
 			t.Errorf("%d sessions are Up in BIRD", n)
 		}
 	})

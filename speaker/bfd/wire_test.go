@@ -6,17 +6,15 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 // The tests here run between network namespaces.
@@ -27,7 +25,14 @@ import (
 //	node eth1 198.51.100.1 --- router --- 203.0.113.1 eth1 peer
 //
 // and the same for IPv6 in 2001:db8::/64, 2001:db8:1::/64, 2001:db8:2::/64.
-type lab struct{ testing.TB }
+type lab struct{ netlab.Lab }
+
+// kind is in the names of the namespaces.
+const kind = "bfdtest"
+
+func labOf(t testing.TB) lab {
+	return lab{netlab.Lab{TB: t, Prefix: netlab.Prefix(kind), Patience: 15 * time.Second, Poll: ms}}
+}
 
 var (
 	farA4, farB4 = netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("203.0.113.1")
@@ -36,123 +41,52 @@ var (
 
 func newLab(t testing.TB) lab {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("making network namespaces needs root")
-	}
-	l := lab{t}
+	l := labOf(t)
 	for _, name := range []string{"node", "peer", "switch", "router"} {
-		l.run("ip", "netns", "add", l.full(name))
-		t.Cleanup(func() { exec.Command("ip", "netns", "del", l.full(name)).Run() })
-		l.in(name, "ip link set lo up")
-		l.in(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0") // it would take a second each time
+		l.Host(name)
 	}
-	l.in("switch", "ip link add br0 type bridge forward_delay 0 mcast_snooping 0")
-	l.in("switch", "ip link set br0 up")
-	l.in("router", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+	l.In("switch", "ip link add br0 type bridge forward_delay 0 mcast_snooping 0")
+	l.In("switch", "ip link set br0 up")
+	l.In("router", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
 	l.attach("node", 1)
 	l.attach("peer", 2)
 	for i, name := range []string{"node", "peer"} {
 		here, there := []string{"198.51.100", "203.0.113"}[i], []string{"203.0.113", "198.51.100"}[i]
-		l.in(name, "ip link add eth1 type veth peer name to-"+name+" netns "+l.full("router"))
-		l.in("router", fmt.Sprintf("ip addr add %s.254/24 dev to-%s", here, name))
-		l.in("router", fmt.Sprintf("ip addr add 2001:db8:%d::fe/64 dev to-%s nodad", i+1, name))
-		l.in("router", "ip link set to-"+name+" up")
-		l.in(name, "ip link set eth1 up")
-		l.in(name, "ip addr add "+here+".1/24 dev eth1")
-		l.in(name, fmt.Sprintf("ip addr add 2001:db8:%d::1/64 dev eth1 nodad", i+1))
-		l.in(name, fmt.Sprintf("ip route add %s.0/24 via %s.254", there, here))
-		l.in(name, fmt.Sprintf("ip route add 2001:db8:%d::/64 via 2001:db8:%d::fe", 2-i, i+1))
+		l.In(name, "ip link add eth1 type veth peer name to-"+name+" netns "+l.Full("router"))
+		l.In("router", fmt.Sprintf("ip addr add %s.254/24 dev to-%s", here, name))
+		l.In("router", fmt.Sprintf("ip addr add 2001:db8:%d::fe/64 dev to-%s nodad", i+1, name))
+		l.In("router", "ip link set to-"+name+" up")
+		l.In(name, "ip link set eth1 up")
+		l.In(name, "ip addr add "+here+".1/24 dev eth1")
+		l.In(name, fmt.Sprintf("ip addr add 2001:db8:%d::1/64 dev eth1 nodad", i+1))
+		l.In(name, fmt.Sprintf("ip route add %s.0/24 via %s.254", there, here))
+		l.In(name, fmt.Sprintf("ip route add 2001:db8:%d::/64 via 2001:db8:%d::fe", 2-i, i+1))
 	}
 	return l
 }
 
 // attach connects eth0 to the switch.
 func (l lab) attach(name string, host int) {
-	l.in(name, "ip link add eth0 type veth peer name port-"+name+" netns "+l.full("switch"))
-	l.in("switch", "ip link set port-"+name+" up master br0")
-	l.in(name, "ip link set eth0 up")
-	l.in(name, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", host))
-	l.in(name, fmt.Sprintf("ip addr add 2001:db8::%d/64 dev eth0 nodad", host))
-	l.in(name, fmt.Sprintf("ip addr add fe80::%d/64 dev eth0 nodad", host))
+	l.In(name, "ip link add eth0 type veth peer name port-"+name+" netns "+l.Full("switch"))
+	l.In("switch", "ip link set port-"+name+" up master br0")
+	l.In(name, "ip link set eth0 up")
+	l.In(name, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", host))
+	l.In(name, fmt.Sprintf("ip addr add 2001:db8::%d/64 dev eth0 nodad", host))
+	l.In(name, fmt.Sprintf("ip addr add fe80::%d/64 dev eth0 nodad", host))
 }
 
 // cut and mend have the switch lose what passes, while all links stay up.
-func (l lab) cut()  { l.in("switch", "bridge link set dev port-peer state 0") }
-func (l lab) mend() { l.in("switch", "bridge link set dev port-peer state 3") }
-
-func (l lab) full(name string) string { return fmt.Sprintf("herald-bfdtest-%d-%s", os.Getpid(), name) }
-
-// sweep deletes the namespaces of test runs that did not live to do it.
-func sweep() {
-	names, _ := filepath.Glob("/run/netns/herald-bfdtest-*")
-	for _, name := range names {
-		var pid int
-		fmt.Sscanf(filepath.Base(name), "herald-bfdtest-%d-", &pid)
-		if pid > 0 && unix.Kill(pid, 0) != nil {
-			exec.Command("ip", "netns", "del", filepath.Base(name)).Run()
-		}
-	}
-}
-
-func (l lab) run(args ...string) {
-	l.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		l.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
-	}
-}
-
-func (l lab) in(name, command string) string {
-	l.Helper()
-	args := append([]string{"netns", "exec", l.full(name)}, strings.Fields(command)...)
-	out, err := exec.Command("ip", args...).CombinedOutput()
-	if err != nil {
-		l.Fatalf("%s: %s: %v: %s", name, command, err, out)
-	}
-	return string(out)
-}
-
-// eventually waits for a condition, and returns how long that took.
-func (l lab) eventually(what string, condition func() bool) time.Duration {
-	l.Helper()
-	start := time.Now()
-	for !condition() {
-		if time.Since(start) > 15*time.Second {
-			l.Fatalf("not in time: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return time.Since(start)
-}
+func (l lab) cut()  { l.In("switch", "bridge link set dev port-peer state 0") }
+func (l lab) mend() { l.In("switch", "bridge link set dev port-peer state 3") }
 
 // inside is the kernel's network in a namespace. It keeps the last packet that is sent.
 type inside struct {
-	netns.NsHandle
+	netlab.Inside
 	mu   sync.Mutex
 	last []byte
 }
 
-func (l lab) inside(name string) *inside {
-	ns, err := netns.GetFromName(l.full(name))
-	if err != nil {
-		l.Fatal(err)
-	}
-	l.Cleanup(func() { ns.Close() })
-	return &inside{NsHandle: ns}
-}
-
-// do calls f on a thread in the namespace. The thread ends with the goroutine, as that is never unlocked from it.
-func (n *inside) do(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := netns.Set(n.NsHandle); err != nil {
-			panic(err)
-		}
-		f()
-	}()
-	<-done
-}
+func (l lab) inside(name string) *inside { return &inside{Inside: l.Inside(name)} }
 
 func (n *inside) open() (socket, error) {
 	s, err := kernel{}.open()
@@ -165,12 +99,12 @@ type insideSockets struct {
 }
 
 func (s insideSockets) listen(needed [len(ports)]bool) (err error) {
-	s.home.do(func() { err = s.socket.listen(needed) })
+	s.home.Do(func() { err = s.socket.listen(needed) })
 	return err
 }
 
 func (s insideSockets) dial(path Path, port uint16) (t sender, err error) {
-	s.home.do(func() { t, err = s.socket.dial(path, port) })
+	s.home.Do(func() { t, err = s.socket.dial(path, port) })
 	return tapped{t, s.home}, err
 }
 
@@ -210,19 +144,11 @@ func (l lab) speakerWith(name string, realtime func() error, sessions ...Session
 	s := &speaker{home: l.inside(name), events: &record{}}
 	s.Watcher = New(Options{Notify: s.events.add})
 	s.network, s.realtime = s.home, realtime
-	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Logger{}))
-	done := make(chan error, 1)
 	if err := s.Set(sessions); err != nil {
 		l.Fatal(err)
 	}
-	go func() { done <- s.Run(ctx) }()
-	l.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			l.Error(err)
-		}
-	})
-	l.eventually("running", func() bool { return len(s.States()) == len(sessions) })
+	l.Running(klog.NewContext(context.Background(), klog.Logger{}), s.Run)
+	l.Eventually("running", func() bool { return len(s.States()) == len(sessions) })
 	return s
 }
 
@@ -280,20 +206,20 @@ func TestUpOnWire(t *testing.T) {
 	for _, tt := range paths {
 		for name, change := range map[string]func(*Session){"": func(*Session) {}, ", signed": signed5} {
 			t.Run(tt.name+name, func(t *testing.T) {
-				l := lab{t}
+				l := labOf(t)
 				a, b := l.speaker("node", on(tt.there, change)), l.speaker("peer", on(tt.back, change))
-				took := l.eventually("Up at 100 ms", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
+				took := l.Eventually("Up at 100 ms", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
 				t.Logf("Up after %s", took.Round(ms))
 				if err := a.Set(nil); err != nil {
 					t.Fatal(err)
 				}
-				l.eventually("told", func() bool { return b.States()[0].State == Down })
+				l.Eventually("told", func() bool { return b.States()[0].State == Down })
 				l.expectEvents(b, "Up", "Down NeighborSignaledDown, peer AdminDown")
 			})
 		}
 	}
 	t.Run("all at once", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		var there, back []Session
 		for _, tt := range paths {
 			if tt.name != "IPv4" { // as this, without an interface, is a path beside the one with it only for us
@@ -301,17 +227,17 @@ func TestUpOnWire(t *testing.T) {
 			}
 		}
 		a, b := l.speaker("node", there...), l.speaker("peer", back...)
-		l.eventually("Up", func() bool { return a.up() && b.up() })
+		l.Eventually("Up", func() bool { return a.up() && b.up() })
 		time.Sleep(time.Second)
 		if !a.up() || !b.up() {
 			t.Errorf("%v\n%v", a.States(), b.States())
 		}
 	})
 	t.Run("one hop is not several", func(t *testing.T) {
-		l := lab{t}
+		l := labOf(t)
 		a := l.speaker("node", on(Path{Peer: farB4, Local: farA4}))
 		l.speaker("peer", on(Path{Peer: farA4, Local: farB4}))
-		l.eventually("refused", func() bool { return a.dropped(LowTTL) > 0 })
+		l.Eventually("refused", func() bool { return a.dropped(LowTTL) > 0 })
 		l.expectEvents(a)
 	})
 }
@@ -339,12 +265,12 @@ func TestCutOnWire(t *testing.T) {
 	l := newLab(t)
 	a, b := l.speaker("node", on(paths[0].there), on(paths[1].there)), l.speaker("peer", on(paths[0].back), on(paths[1].back))
 	for range 3 {
-		l.eventually("Up at 100 ms", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
+		l.Eventually("Up at 100 ms", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
 		a.events.take()
 		b.events.take()
 		cut := time.Now()
 		l.cut()
-		l.eventually("Down", func() bool { return !a.anyUp() && !b.anyUp() })
+		l.Eventually("Down", func() bool { return !a.anyUp() && !b.anyUp() })
 		for name, s := range map[string]*speaker{"node": a, "peer": b} {
 			for _, status := range s.States() {
 				t.Logf("%s saw %s after %s", name, status.Event, status.Time.Sub(cut).Round(ms))
@@ -352,7 +278,7 @@ func TestCutOnWire(t *testing.T) {
 			l.expectEvents(s, "Down DetectionTimeExpired, peer Down", "Down DetectionTimeExpired, peer Down")
 		}
 		l.mend()
-		t.Logf("Up again after %s", l.eventually("Up", func() bool { return a.up() && b.up() }).Round(ms))
+		t.Logf("Up again after %s", l.Eventually("Up", func() bool { return a.up() && b.up() }).Round(ms))
 	}
 }
 
@@ -370,14 +296,14 @@ func TestInterfaceRecreatedOnWire(t *testing.T) {
 	l := newLab(t)
 	a := l.speaker("node", on(paths[2].there), on(paths[3].there))
 	b := l.speaker("peer", on(paths[2].back), on(paths[3].back))
-	l.eventually("Up", func() bool { return a.up() && b.up() })
-	l.in("node", "ip link del eth0")
-	l.eventually("Down", func() bool { return !a.anyUp() && !b.anyUp() })
+	l.Eventually("Up", func() bool { return a.up() && b.up() })
+	l.In("node", "ip link del eth0")
+	l.Eventually("Down", func() bool { return !a.anyUp() && !b.anyUp() })
 	if err := a.Set([]Session{on(paths[2].there), on(paths[3].there)}); err == nil {
-		l.eventually("an error is known", func() bool { return a.Set([]Session{on(paths[2].there), on(paths[3].there)}) != nil })
+		l.Eventually("an error is known", func() bool { return a.Set([]Session{on(paths[2].there), on(paths[3].there)}) != nil })
 	}
 	l.attach("node", 1)
-	l.eventually("Up again", func() bool { return a.up() && b.up() })
+	l.Eventually("Up again", func() bool { return a.up() && b.up() })
 }
 
 // A daemon that has the port is named, and when it is gone, so is the error.
@@ -386,7 +312,7 @@ func TestPortTakenOnWire(t *testing.T) {
 	a, b := l.speaker("node"), l.speaker("peer", on(paths[0].back))
 	var squatter *receiver
 	var err error
-	a.home.do(func() { squatter, err = openReceiver(ports[0]) })
+	a.home.Do(func() { squatter, err = openReceiver(ports[0]) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +322,7 @@ func TestPortTakenOnWire(t *testing.T) {
 	}
 	unix.Close(squatter.fd)
 	b.Set([]Session{on(paths[0].back), on(paths[1].back)})
-	l.eventually("Up", func() bool { return a.up() && b.up() })
+	l.Eventually("Up", func() bool { return a.up() && b.up() })
 }
 
 // A thread that was late does not take packets that came in time for a failure.
@@ -405,7 +331,7 @@ func TestLateReaderOnWire(t *testing.T) {
 	patient := func(s *Session) { s.Multiplier = 100 } // so that only the node's own judgement is tested
 	a := l.speaker("node", on(paths[0].there, patient), on(paths[1].there))
 	b := l.speaker("peer", on(paths[0].back), on(paths[1].back))
-	l.eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.up() })
+	l.Eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.up() })
 	a.events.take()
 	a.events.mu.Lock()
 	a.events.onEvent = func(Event) { time.Sleep(1500 * ms) } // blocks the thread that sends and receives
@@ -416,7 +342,7 @@ func TestLateReaderOnWire(t *testing.T) {
 	a.events.onEvent = nil
 	a.events.mu.Unlock()
 	l.expectEvents(a, "Down NeighborSignaledDown, peer AdminDown")
-	l.eventually("late", func() bool { return time.Duration(a.counters.latest.Load()) > time.Second })
+	l.Eventually("late", func() bool { return time.Duration(a.counters.latest.Load()) > time.Second })
 	if got := a.States()[0]; got.State != Up {
 		t.Errorf("%s", got)
 	}
@@ -430,7 +356,7 @@ type spoofer struct {
 
 func (l lab) spoofer(from, peer netip.Addr) (s spoofer) {
 	home := l.inside("peer")
-	home.do(func() {
+	home.Do(func() {
 		sockets := &sockets{}
 		t, err := sockets.dial(Path{Peer: peer, Local: from}, 0)
 		if err != nil {
@@ -450,8 +376,8 @@ func (s spoofer) send(ttl int, data []byte) {
 
 func TestSpoofsOnWire(t *testing.T) {
 	l := newLab(t)
-	l.in("peer", "ip addr add 192.0.2.66/24 dev eth0")
-	l.in("peer", "ip addr add 2001:db8::66/64 dev eth0 nodad preferred_lft 0")
+	l.In("peer", "ip addr add 192.0.2.66/24 dev eth0")
+	l.In("peer", "ip addr add 2001:db8::66/64 dev eth0 nodad preferred_lft 0")
 	strangers := []netip.Addr{netip.MustParseAddr("192.0.2.66"), netip.MustParseAddr("2001:db8::66")}
 	for i, p := range paths[:2] {
 		for _, auth := range []struct {
@@ -460,22 +386,22 @@ func TestSpoofsOnWire(t *testing.T) {
 			change func(*Session)
 		}{{"without authentication", spoofs, func(*Session) {}}, {"signed", signedSpoofs, signed5}} {
 			t.Run(p.name+" "+auth.name, func(t *testing.T) {
-				l := lab{t}
+				l := labOf(t)
 				a, b := l.speaker("node", on(p.there, auth.change)), l.speaker("peer", on(p.back, auth.change))
 				own, stranger := l.spoofer(p.there.Peer, p.back.Peer), l.spoofer(strangers[i], p.back.Peer)
-				l.eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
+				l.Eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
 				a.events.take()
 				b.events.take()
 				for _, tt := range auth.list {
 					t.Run(tt.name, func(t *testing.T) {
-						l := lab{t}
+						l := labOf(t)
 						before := a.dropped(tt.reason)
 						from := own
 						if tt.stranger {
 							from = stranger
 						}
 						from.send(tt.hops(), tt.edit(b.home.lastSent()))
-						l.eventually(string(tt.reason), func() bool { return a.dropped(tt.reason) == before+1 })
+						l.Eventually(string(tt.reason), func() bool { return a.dropped(tt.reason) == before+1 })
 					})
 				}
 				time.Sleep(300 * ms)
@@ -489,10 +415,10 @@ func TestSpoofsOnWire(t *testing.T) {
 // A flood of them as fast as they are taken changes nothing either.
 func TestFloodOnWire(t *testing.T) {
 	l := newLab(t)
-	l.in("peer", "ip addr add 192.0.2.66/24 dev eth0")
+	l.In("peer", "ip addr add 192.0.2.66/24 dev eth0")
 	a, b := l.speaker("node", on(paths[0].there, signed5)), l.speaker("peer", on(paths[0].back, signed5))
 	own, stranger := l.spoofer(b4, a4), l.spoofer(netip.MustParseAddr("192.0.2.66"), a4)
-	l.eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
+	l.Eventually("Up", func() bool { return a.negotiated(100*ms, 300*ms) && b.negotiated(100*ms, 300*ms) })
 	a.events.take()
 	b.events.take()
 	flood := func() (sent uint64) {
@@ -512,7 +438,7 @@ func TestFloodOnWire(t *testing.T) {
 	for sent < 100_000 {
 		sent += flood()
 		// What a kernel cannot hand over in time it throws away, the peer's packets too.
-		l.eventually("each is counted", func() bool { return a.droppedAtAll() == sent })
+		l.Eventually("each is counted", func() bool { return a.droppedAtAll() == sent })
 	}
 	t.Logf("%d packets in %s; the latest transmission was %s late", sent, time.Since(start).Round(ms), time.Duration(a.counters.latest.Load()))
 	l.expectEvents(a)
@@ -525,7 +451,7 @@ func TestFloodOnWire(t *testing.T) {
 	for stop := time.Now().Add(time.Second); time.Now().Before(stop); {
 		sent += flood()
 	}
-	l.eventually("Up after it", func() bool { return a.up() && b.up() })
+	l.Eventually("Up after it", func() bool { return a.up() && b.up() })
 	t.Logf("%d packets, %d counted; %q, %q", sent, a.droppedAtAll(), a.events.take(), b.events.take())
 }
 
@@ -537,7 +463,7 @@ func TestRealTime(t *testing.T) {
 		t.Skipf("root may not, here: %v", err)
 	}
 	var err error
-	without(t, unix.CAP_SYS_NICE, func() { err = becomeRealTime() })
+	netlab.Without(t, unix.CAP_SYS_NICE, func() { err = becomeRealTime() })
 	if !errors.Is(err, unix.EPERM) || err.Error() != "SCHED_FIFO, which needs CAP_SYS_NICE or RLIMIT_RTPRIO: operation not permitted" {
 		t.Errorf("without CAP_SYS_NICE: %v", err)
 	}
@@ -549,26 +475,4 @@ func TestRealTime(t *testing.T) {
 	if l.speakerWith("peer", normalPriority, on(paths[0].back)).counters.realTime.Load() {
 		t.Error("the metric says it when it is not so")
 	}
-}
-
-// without calls f on a thread of its own that lacks a capability.
-func without(t *testing.T, capability uint, f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var data [2]unix.CapUserData
-		if err := unix.Capget(&header, &data[0]); err != nil {
-			t.Error(err)
-			return
-		}
-		data[capability/32].Effective &^= 1 << (capability % 32)
-		if err := unix.Capset(&header, &data[0]); err != nil {
-			t.Error(err)
-			return
-		}
-		f()
-	}()
-	<-done
 }

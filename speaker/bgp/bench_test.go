@@ -35,14 +35,14 @@ func BenchmarkConvergence(b *testing.B) {
 				start := time.Now()
 				r.set(peers, routes)
 				set := time.Since(start)
-				l.eventually("the router has all", has(n))
+				l.Eventually("the router has all", has(n))
 				learnt := time.Since(start)
 				start = time.Now()
 				r.set(peers, routes)
 				again := time.Since(start)
 				start = time.Now()
 				r.set(peers, nil)
-				l.eventually("the router has none", has(0))
+				l.Eventually("the router has none", has(0))
 				fmt.Printf("routes=%d set_ms=%d learnt_ms=%d same_again_ms=%d withdrawn_ms=%d rss_mib=%d\n", n,
 					set.Milliseconds(), learnt.Milliseconds(), again.Milliseconds(), time.Since(start).Milliseconds(), rss())
 			}
@@ -51,8 +51,8 @@ func BenchmarkConvergence(b *testing.B) {
 }
 
 // received is how many routes FRR has from the node.
-func (f *frr) received() int {
-	for _, line := range strings.Split(f.vtysh("show bgp ipv4 unicast summary"), "\n") {
+func (f frr) received() int {
+	for _, line := range strings.Split(f.Vtysh("show bgp ipv4 unicast summary"), "\n") {
 		if fields := strings.Fields(line); len(fields) > 9 && fields[0] == f.node4().String() {
 			n, err := strconv.Atoi(fields[9])
 			if err == nil {

@@ -65,7 +65,7 @@ func TestRoutesInFRR(t *testing.T) {
 	t.Logf("established after %s", r.established(all...))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			l := lab{t}
+			l := newLab(t)
 			p := tt.route.Prefix.String()
 			l.eventuallyIs("external", tt.external, func() string { return e.route(p) })
 			l.eventuallyIs("internal", tt.internal, func() string { return i.route(p) })
@@ -101,7 +101,7 @@ func TestPeersAreToldApart(t *testing.T) {
 	r.established("tor1", "tor2", "tor3")
 	expect := func(prefix string, want ...string) {
 		t.Helper()
-		for i, f := range []*frr{first, second, third} {
+		for i, f := range []frr{first, second, third} {
 			l.eventuallyIs(f.name+" "+prefix, want[i], func() string { return f.route(prefix) })
 		}
 	}
@@ -133,7 +133,7 @@ func TestPeersAreToldApart(t *testing.T) {
 	expect(p, "via 10.0.1.1 path 64512", "via 10.0.2.1 path 64513", "")
 	expect(q, "", "", "")
 
-	for _, f := range []*frr{first, second, third} {
+	for _, f := range []frr{first, second, third} {
 		if s := f.session(f.node4().String()); s.Established != 1 {
 			t.Errorf("%s has had %d sessions, want 1", f.name, s.Established)
 		}
@@ -169,7 +169,7 @@ func TestPasswords(t *testing.T) {
 	l.eventuallyIs("tor1", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
 
 	// The router gets a new one, and we later.
-	f.vtysh("configure terminal", "router bgp 65001", "neighbor 10.0.1.1 password new", "neighbor fd00:1::1 password new")
+	f.Vtysh("configure terminal", "router bgp 65001", "neighbor 10.0.1.1 password new", "neighbor fd00:1::1 password new")
 	peers[0].Password = "wrong"
 	r.set(peers, plainTo("tor1", "tor2"))
 	l.eventuallyIs("the reason", "no answer from 10.0.1.2:179: wrong password; a firewall, or the router is down",
@@ -197,7 +197,7 @@ func TestReasons(t *testing.T) {
 	low.frr(low.frrConfig(65006, 64512))
 	far := p.beyond()
 	far.frr(far.frrConfig(65001, 64512))
-	l.run("ip", "route", "add", "unreachable", "203.0.113.9/32")
+	l.Here("ip route add unreachable 203.0.113.9/32")
 	l.Cleanup(func() { exec.Command("ip", "route", "del", "unreachable", "203.0.113.9/32").Run() })
 	peers := []Peer{
 		p.peer(65009),
@@ -249,7 +249,7 @@ func TestDistance(t *testing.T) {
 	l.eventuallyIs("TTL security", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
 
 	// Both change their minds.
-	g.vtysh("configure terminal", "router bgp 65002", "no neighbor 10.0.2.1 ttl-security hops 1")
+	g.Vtysh("configure terminal", "router bgp 65002", "no neighbor 10.0.2.1 ttl-security hops 1")
 	peers[1].TTLSecurityHops = 0
 	r.set(peers, plainTo("tor1", "tor2"))
 	r.established("tor2")
@@ -275,7 +275,7 @@ func TestPassive(t *testing.T) {
 	// The listening socket forgets the password.
 	peers[0].Password = ""
 	r.set(peers, plainTo("tor1", "tor2"))
-	f.vtysh("configure terminal", "router bgp 65001", "no neighbor 10.0.1.1 password")
+	f.Vtysh("configure terminal", "router bgp 65001", "no neighbor 10.0.1.1 password")
 	r.established("tor1")
 	if s := g.session("10.0.2.1"); s.Established != 1 {
 		t.Errorf("tor2 has had %d sessions, want 1", s.Established)
@@ -302,11 +302,11 @@ func TestChangesOfOnePeer(t *testing.T) {
 	r.established("tor2")
 	l.eventuallyIs("added", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
 	t.Run("nothing is accepted", func(t *testing.T) {
-		l := lab{t}
-		l.eventually("routes are refused", func() bool {
+		l := newLab(t)
+		l.Eventually("routes are refused", func() bool {
 			return r.status("tor1").RefusedRoutes == 3 && r.status("tor2").RefusedRoutes == 1
 		})
-		for router, prefix := range map[*frr]string{f: "192.0.2.0/24", g: "203.0.113.0/25"} {
+		for router, prefix := range map[frr]string{f: "192.0.2.0/24", g: "203.0.113.0/25"} {
 			if got := router.route(prefix); got != "" {
 				t.Errorf("%s has %s %s", router.name, prefix, got)
 			}
@@ -323,7 +323,7 @@ func TestChangesOfOnePeer(t *testing.T) {
 	sessions := 1
 	change := func(name string, resets bool, f func(*Peer)) {
 		t.Run(name, func(t *testing.T) {
-			l := lab{t}
+			l := newLab(t)
 			before := r.status("tor2").Since
 			f(&changing)
 			r.set([]Peer{steady, changing}, all)
@@ -332,7 +332,7 @@ func TestChangesOfOnePeer(t *testing.T) {
 			} else {
 				time.Sleep(300 * time.Millisecond)
 			}
-			l.eventually("there is a session", func() bool {
+			l.Eventually("there is a session", func() bool {
 				s := r.status("tor2")
 				return s.State == established && s.Since.After(before) == resets
 			})
@@ -385,7 +385,7 @@ func TestGracefulRestart(t *testing.T) {
 		}()
 		return func() int { <-done; return n }
 	}
-	l.eventually("the router's kernel has the route", func() bool { return strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") })
+	l.Eventually("the router's kernel has the route", func() bool { return strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") })
 
 	missing := watch()
 	process.Process.Kill()
@@ -401,7 +401,7 @@ func TestGracefulRestart(t *testing.T) {
 	process.Wait()
 
 	t.Run("an end without a word", func(t *testing.T) {
-		l := lab{t}
+		l := newLab(t)
 		r := l.speaker(config.Peers, config.Routes, func(o *Options) { o.Restarting = true })
 		l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
 		r.LeaveQuietly()
@@ -409,21 +409,21 @@ func TestGracefulRestart(t *testing.T) {
 		l.eventuallyIs("kept", stale, func() string { return f.route(plain) })
 	})
 	t.Run("a route that is no more", func(t *testing.T) {
-		l := lab{t}
+		l := newLab(t)
 		r := l.speaker(config.Peers, nil, func(o *Options) { o.Restarting = true })
 		l.eventuallyIs("gone", "", func() string { return f.route(plain) })
 		r.set(config.Peers, config.Routes)
 		l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
 	})
 	t.Run("an end with a word", func(t *testing.T) {
-		lab{t}.eventuallyIs("withdrawn", "", func() string { return f.route(plain) })
+		newLab(t).eventuallyIs("withdrawn", "", func() string { return f.route(plain) })
 	})
 }
 
 func TestUnnumbered(t *testing.T) {
 	l := newLab(t)
 	places := []place{l.place(1), l.place(2)}
-	var routers []*frr
+	var routers []frr
 	var peers []Peer
 	for _, p := range places {
 		// Both routers have the same link-local address.
@@ -450,7 +450,7 @@ func TestUnnumbered(t *testing.T) {
 	}
 	t.Logf("established after %s", r.established("tor1", "tor2"))
 	for i, p := range places {
-		hop := strings.TrimSuffix(strings.Fields(run("ip", "-6", "-o", "addr", "show", "dev", p.name, "scope", "link"))[3], "/64")
+		hop := strings.TrimSuffix(strings.Fields(p.Here("ip -6 -o addr show dev " + p.name + " scope link"))[3], "/64")
 		want := "via " + hop + " path 64512"
 		l.eventuallyIs("IPv6", want, func() string { return routers[i].route(v6) })
 		if i == 1 {
@@ -458,18 +458,13 @@ func TestUnnumbered(t *testing.T) {
 		}
 		l.eventuallyIs("IPv4", want, func() string { return routers[i].route(plain) })
 		if i == 0 {
-			l.eventually("the router's kernel has the route", func() bool {
+			l.Eventually("the router's kernel has the route", func() bool {
 				return strings.Contains(p.in("ip route show 198.51.100.1"), "via inet6 "+hop)
 			})
 		}
 	}
 	r.set(peers[1:], nil)
 	l.eventuallyIs("without its peer", "", func() string { return routers[0].route(v6) })
-}
-
-func run(args ...string) string {
-	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
-	return string(out)
 }
 
 func TestBIRD(t *testing.T) {
@@ -488,9 +483,9 @@ func TestBIRD(t *testing.T) {
 				ipv6 { import all; export all; };
 			}`, p.addr4(), local, asn, node, more, map[bool]string{true: "extended next hop;"}[node.Is6()])
 	}
-	external := p.bird(config(p, 65001, p.node4(), `password "right"; ttl security on;`))
-	internal := q.bird(config(q, 64512, q.node4(), ""))
-	six := s.bird(config(s, 65003, s.node6(), ""))
+	_, external := p.BIRD(p.name, config(p, 65001, p.node4(), `password "right"; ttl security on;`))
+	_, internal := q.BIRD(q.name, config(q, 64512, q.node4(), ""))
+	_, six := s.BIRD(s.name, config(s, 65003, s.node6(), ""))
 	peers := []Peer{
 		p.peer(65001, func(p *Peer) { p.Password, p.TTLSecurityHops = "right", 1 }),
 		q.peer(0, func(p *Peer) { p.PeerType = Internal }),
@@ -521,8 +516,8 @@ func TestBIRD(t *testing.T) {
 		{"over IPv6", six, []string{"BGP.as_path: 64512 64512", "BGP.next_hop: fd00:3::1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := lab{t}
-			l.eventually("the routes", func() bool {
+			l := newLab(t)
+			l.Eventually("the routes", func() bool {
 				return strings.Contains(tt.show("show route all for "+plain), "BGP.") && strings.Contains(tt.show("show route all for "+v6), "BGP.next_hop: fd00:")
 			})
 			got := tt.show("show route all for " + plain)
@@ -533,10 +528,10 @@ func TestBIRD(t *testing.T) {
 			}
 		})
 	}
-	l.eventually("routes are refused", func() bool { return r.status("tor1").RefusedRoutes == 1 })
+	l.Eventually("routes are refused", func() bool { return r.status("tor1").RefusedRoutes == 1 })
 	r.set(peers, nil)
 	for _, show := range []func(string) string{external, internal, six} {
-		l.eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
+		l.Eventually("withdrawn", func() bool { return !strings.Contains(show("show route"), plain) })
 	}
 }
 
@@ -550,7 +545,7 @@ func TestTooManyRoutesEndTheSession(t *testing.T) {
 	p.frr(p.frrConfig(65001, 64512) + networks + " exit-address-family\n no bgp network import-check\n")
 	g := q.frr(q.frrConfig(65002, 64512))
 	r := l.speaker([]Peer{p.peer(65001), q.peer(65002)}, plainTo("tor1", "tor2"), func(o *Options) { o.MostRefused = 10 })
-	l.eventually("the session ends", func() bool {
+	l.Eventually("the session ends", func() bool {
 		s := r.status("tor1")
 		return s.State == "Idle" && strings.HasPrefix(s.LastError, "the router advertises more than 10 routes to us")
 	})

@@ -8,26 +8,24 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/heraldlb/herald/internal/netlab"
+	"github.com/heraldlb/herald/internal/vtysh"
 )
 
 // The tests against routers run in a network namespace of their own, the node: the test binary starts itself again in there.
 // Each router is another namespace with a link to the node:
 //
 //	node tor1 10.0.1.1, fd00:1::1 --- 10.0.1.2, fd00:1::2 eth0 router tor1
-//
-// Names have the process's ID in them, so that nothing else is touched.
 
 const (
+	// kind is in the names of the namespaces, and insideNode is their prefix for the test binary in there.
+	kind       = "bgptest"
 	insideNode = "HERALD_BGPTEST_NODE"
 	asChild    = "HERALD_BGPTEST_CHILD"
 )
@@ -39,15 +37,15 @@ func TestMain(m *testing.M) {
 	if os.Getuid() != 0 || os.Getenv(insideNode) != "" {
 		os.Exit(m.Run())
 	}
-	sweep()
-	node := fmt.Sprintf("herald-bgptest-%d-node", os.Getpid())
-	if err := inNode(node); err != nil {
+	netlab.Sweep(kind)
+	if err := inNode(netlab.Prefix(kind)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func inNode(node string) error {
+func inNode(prefix string) error {
+	node := prefix + "node"
 	if out, err := exec.Command("ip", "netns", "add", node).CombinedOutput(); err != nil {
 		return fmt.Errorf("making a namespace: %w: %s", err, out)
 	}
@@ -56,56 +54,36 @@ func inNode(node string) error {
 		exec.Command("ip", append([]string{"netns", "exec", node}, strings.Fields(command)...)...).Run()
 	}
 	test := exec.Command("ip", append([]string{"netns", "exec", node}, os.Args...)...)
-	test.Env = append(os.Environ(), insideNode+"="+strings.TrimSuffix(node, "-node"))
+	test.Env = append(os.Environ(), insideNode+"="+prefix)
 	test.Stdin, test.Stdout, test.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return test.Run()
 }
 
-// sweep deletes the namespaces of test runs that did not live to do it.
-func sweep() {
-	names, _ := filepath.Glob("/run/netns/herald-bgptest-*")
-	for _, name := range names {
-		var pid int
-		fmt.Sscanf(filepath.Base(name), "herald-bgptest-%d-", &pid)
-		if pid > 0 && unix.Kill(pid, 0) != nil {
-			exec.Command("ip", "netns", "del", filepath.Base(name)).Run()
-		}
-	}
-}
-
 // lab is a test with routers.
-type lab struct{ testing.TB }
+type lab struct{ netlab.Lab }
 
 func newLab(t testing.TB) lab {
-	t.Helper()
-	if os.Getenv(insideNode) == "" {
-		t.Skip("making network namespaces needs root")
-	}
-	return lab{t}
+	return lab{netlab.Lab{TB: t, Prefix: os.Getenv(insideNode), Patience: 20 * time.Second, Poll: 20 * time.Millisecond}}
 }
 
 // place is a router's namespace: the i-th router has 10.0.i.2 and fd00:i::2 on its link to the node.
 type place struct {
 	lab
-	name, netns string
-	i           int
+	name string
+	i    int
 }
 
 func (l lab) place(i int) place {
 	l.Helper()
-	p := place{l, fmt.Sprintf("tor%d", i), fmt.Sprintf("%s-tor%d", os.Getenv(insideNode), i), i}
-	l.run("ip", "netns", "add", p.netns)
-	l.Cleanup(func() {
-		exec.Command("ip", "link", "del", p.name).Run()
-		exec.Command("ip", "netns", "del", p.netns).Run()
-	})
-	p.in("ip link set lo up")
-	p.in("sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv4.conf.all.rp_filter=0")
-	l.run("ip", "link", "add", p.name, "type", "veth", "peer", "name", "eth0", "netns", p.netns)
-	l.run("ip", "link", "set", p.name, "up")
+	p := place{l, fmt.Sprintf("tor%d", i), i}
+	l.Host(p.name)
+	p.in("sysctl -qw net.ipv4.conf.all.rp_filter=0")
+	l.Here("ip link add " + p.name + " type veth peer name eth0 netns " + l.Full(p.name))
+	l.Cleanup(func() { exec.Command("ip", "link", "del", p.name).Run() })
+	l.Here("ip link set " + p.name + " up")
 	p.in("ip link set eth0 up")
-	l.run("ip", "addr", "add", p.node4().String()+"/24", "dev", p.name)
-	l.run("ip", "addr", "add", p.node6().String()+"/64", "dev", p.name, "nodad")
+	l.Here("ip addr add " + p.node4().String() + "/24 dev " + p.name)
+	l.Here("ip addr add " + p.node6().String() + "/64 dev " + p.name + " nodad")
 	p.in("ip addr add " + p.addr4().String() + "/24 dev eth0")
 	p.in("ip addr add " + p.addr6().String() + "/64 dev eth0 nodad")
 	return p
@@ -114,18 +92,16 @@ func (l lab) place(i int) place {
 // beyond is a namespace behind the router, 203.0.113.2 and one hop further away.
 func (p place) beyond() place {
 	p.Helper()
-	far := place{p.lab, p.name + "-far", p.netns + "-far", p.i}
-	p.run("ip", "netns", "add", far.netns)
-	p.Cleanup(func() { exec.Command("ip", "netns", "del", far.netns).Run() })
-	p.in("ip link add eth1 type veth peer name eth0 netns " + far.netns)
+	far := place{p.lab, p.name + "-far", p.i}
+	p.Host(far.name)
+	p.in("ip link add eth1 type veth peer name eth0 netns " + p.Full(far.name))
 	p.in("ip link set eth1 up")
 	p.in("ip addr add 203.0.113.1/24 dev eth1")
 	p.in("sysctl -qw net.ipv4.ip_forward=1")
-	far.in("ip link set lo up")
 	far.in("ip link set eth0 up")
 	far.in("ip addr add 203.0.113.2/24 dev eth0")
 	far.in("ip route add 10.0.0.0/16 via 203.0.113.1")
-	p.run("ip", "route", "add", "203.0.113.0/24", "via", p.addr4().String())
+	p.Here("ip route add 203.0.113.0/24 via " + p.addr4().String())
 	return far
 }
 
@@ -134,34 +110,9 @@ func (p place) node4() netip.Addr { return netip.MustParseAddr(fmt.Sprintf("10.0
 func (p place) addr6() netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00:%d::2", p.i)) }
 func (p place) node6() netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00:%d::1", p.i)) }
 
-func (l lab) run(args ...string) {
-	l.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		l.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
-	}
-}
-
 func (p place) in(command string) string {
 	p.Helper()
-	args := append([]string{"netns", "exec", p.netns}, strings.Fields(command)...)
-	out, err := exec.Command("ip", args...).CombinedOutput()
-	if err != nil {
-		p.Fatalf("%s: %s: %v: %s", p.name, command, err, out)
-	}
-	return string(out)
-}
-
-// eventually waits for a condition, and returns how long that took.
-func (l lab) eventually(what string, condition func() bool) time.Duration {
-	l.Helper()
-	start := time.Now()
-	for !condition() {
-		if time.Since(start) > 20*time.Second {
-			l.Fatalf("not in time: %s", what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return time.Since(start)
+	return p.In(p.name, command)
 }
 
 // eventuallyIs waits until a value is the wanted one.
@@ -176,117 +127,14 @@ func (l lab) eventuallyIs(what, want string, is func() string) {
 	l.Errorf("%s:\nis   %s\nwant %s", what, got, want)
 }
 
-// daemon is a process in a router's namespace.
-type daemon struct {
-	place
-	command []string
-	process *exec.Cmd
-	output  lockedBuilder
-}
-
-type lockedBuilder struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lockedBuilder) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuilder) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (p place) daemon(args ...string) *daemon {
-	d := &daemon{place: p, command: append([]string{"ip", "netns", "exec", p.netns}, args...)}
-	d.start()
-	p.Cleanup(func() {
-		d.kill()
-		if p.Failed() {
-			p.Logf("%s in %s said: %s", args[0], p.name, d.output.String())
-		}
-	})
-	return d
-}
-
-func (d *daemon) start() {
-	d.process = exec.Command(d.command[0], d.command[1:]...)
-	d.process.Stdout, d.process.Stderr = &d.output, &d.output
-	if err := d.process.Start(); err != nil {
-		d.Fatal(err)
-	}
-}
-
-// kill is kill -9: nobody is told. "ip netns exec" has become the daemon.
-func (d *daemon) kill() {
-	if d.process.ProcessState == nil {
-		d.process.Process.Kill()
-		d.process.Wait()
-	}
-}
-
-// frr is zebra, which bgpd asks about next hops, and bgpd.
 type frr struct {
 	place
-	dir  string
-	bgpd *daemon
+	*netlab.FRR
 }
 
-func (p place) frr(config string) *frr {
+func (p place) frr(config string) frr {
 	p.Helper()
-	const bin = "/usr/lib/frr/"
-	if _, err := os.Stat(bin + "bgpd"); err != nil {
-		p.Skip("FRR's bgpd is not installed")
-	}
-	f := &frr{place: p, dir: p.daemonDir("frr")}
-	args := func(name, config string) []string {
-		conf := filepath.Join(f.dir, name+".conf")
-		if err := os.WriteFile(conf, []byte(config), 0o644); err != nil {
-			p.Fatal(err)
-		}
-		return []string{bin + name, "-f", conf, "-i", filepath.Join(f.dir, name+".pid"), "-z", filepath.Join(f.dir, "zserv.api"),
-			"--vty_socket", f.dir, "-P", "0", "--log", "stdout"}
-	}
-	p.daemon(args("zebra", "")...)
-	p.eventually("zebra listens", func() bool { _, err := os.Stat(filepath.Join(f.dir, "zserv.api")); return err == nil })
-	f.bgpd = p.daemon(args("bgpd", config)...)
-	p.eventually("bgpd listens", func() bool { _, err := os.Stat(filepath.Join(f.dir, "bgpd.vty")); return err == nil })
-	return f
-}
-
-// daemonDir is a folder that a daemon may use after giving up root.
-func (l lab) daemonDir(owner string) string {
-	dir, err := os.MkdirTemp("", fmt.Sprintf("herald-bgptest-%d-", os.Getpid()))
-	if err != nil {
-		l.Fatal(err)
-	}
-	l.Cleanup(func() { os.RemoveAll(dir) })
-	u, err := user.Lookup(owner)
-	if err != nil {
-		l.Skipf("no user %s: %v", owner, err)
-	}
-	uid, _ := strconv.Atoi(u.Uid)
-	gid, _ := strconv.Atoi(u.Gid)
-	if g, err := user.LookupGroup(owner + "vty"); err == nil {
-		gid, _ = strconv.Atoi(g.Gid)
-	}
-	if err := os.Chown(dir, uid, gid); err != nil {
-		l.Fatal(err)
-	}
-	return dir
-}
-
-func (f *frr) vtysh(commands ...string) string {
-	args := []string{"--vty_socket", f.dir}
-	for _, c := range commands {
-		args = append(args, "-c", c)
-	}
-	out, _ := exec.Command("vtysh", args...).CombinedOutput()
-	return string(out)
+	return frr{p, p.FRR(p.name, "bgpd", config)}
 }
 
 // session is what FRR knows of a neighbor.
@@ -299,9 +147,9 @@ type session struct {
 	HoldMs      int    `json:"bgpTimerHoldTimeMsecs"`
 }
 
-func (f *frr) session(addr string) session {
+func (f frr) session(addr string) session {
 	var all map[string]session
-	json.Unmarshal([]byte(f.vtysh("show bgp neighbors "+addr+" json")), &all)
+	json.Unmarshal([]byte(f.Vtysh("show bgp neighbors "+addr+" json")), &all)
 	for _, s := range all {
 		return s
 	}
@@ -309,78 +157,14 @@ func (f *frr) session(addr string) session {
 }
 
 // route is what FRR has in its table, in one line; "" when it has not.
-func (f *frr) route(prefix string) string {
-	family := "ipv4"
-	if strings.Contains(prefix, ":") {
-		family = "ipv6"
-	}
-	type text struct{ String string }
-	var table struct {
-		Paths []struct {
-			Valid     bool
-			ASPath    text
-			Metric    *int
-			LocalPref *int `json:"locPrf"`
-			Communtiy text `json:"community"`
-			Large     text `json:"largeCommunity"`
-			Extended  text `json:"extendedCommunity"`
-			Stale     bool
-			Nexthops  []struct {
-				IP   string
-				Used bool
-			}
-		}
-	}
-	json.Unmarshal([]byte(f.vtysh("show bgp "+family+" unicast "+prefix+" json")), &table)
+func (f frr) route(prefix string) string {
+	var table vtysh.Table
+	json.Unmarshal([]byte(f.Vtysh(vtysh.ShowTable(prefix)+" json")), &table)
 	var lines []string
 	for _, p := range table.Paths {
-		var hop string
-		for _, n := range p.Nexthops {
-			if n.Used || hop == "" {
-				hop = n.IP
-			}
-		}
-		line := "via " + hop + " path " + p.ASPath.String
-		if p.Metric != nil && *p.Metric != 0 {
-			line += fmt.Sprintf(" med %d", *p.Metric)
-		}
-		if p.LocalPref != nil {
-			line += fmt.Sprintf(" pref %d", *p.LocalPref)
-		}
-		for _, t := range []text{p.Communtiy, p.Large, p.Extended} {
-			if t.String != "" {
-				line += " [" + t.String + "]"
-			}
-		}
-		if p.Stale {
-			line += " stale"
-		}
-		if !p.Valid {
-			line += " invalid"
-		}
-		lines = append(lines, line)
+		lines = append(lines, "via "+p.Via()+" "+p.String())
 	}
 	return strings.Join(lines, "; ")
-}
-
-// bird is BIRD; show asks it.
-func (p place) bird(config string) (show func(string) string) {
-	p.Helper()
-	if _, err := exec.LookPath("bird"); err != nil {
-		p.Skip("BIRD is not installed")
-	}
-	dir := p.TempDir()
-	conf, control := filepath.Join(dir, "bird.conf"), filepath.Join(dir, "ctl")
-	if err := os.WriteFile(conf, []byte("log stderr all;\nprotocol device {}\n"+config), 0o644); err != nil {
-		p.Fatal(err)
-	}
-	p.daemon("bird", "-f", "-c", conf, "-s", control)
-	p.eventually("BIRD listens", func() bool { _, err := os.Stat(control); return err == nil })
-	return func(command string) string {
-		args := append([]string{"-s", control}, strings.Fields(command)...)
-		out, _ := exec.Command("birdc", args...).CombinedOutput()
-		return string(out)
-	}
 }
 
 // running is a Speaker that runs.
@@ -408,23 +192,14 @@ func (l lab) speaker(peers []Peer, routes []Route, options ...func(*Options)) *r
 	}
 	r.Speaker = New(o)
 	r.set(peers, routes)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			l.Errorf("Run has returned %v", err)
-		}
-	})
 	l.Cleanup(func() {
-		r.stop()
 		if l.Failed() {
 			for _, s := range r.history() {
 				l.Logf("%s %s %s %s", s.Since.Format("05.000"), s.Peer, s.State, s.LastError)
 			}
 		}
 	})
+	r.stop = l.Running(context.Background(), r.Run)
 	return r
 }
 
@@ -452,7 +227,7 @@ func (r *running) status(name string) Status {
 
 func (r *running) established(names ...string) time.Duration {
 	r.Helper()
-	return r.eventually(fmt.Sprint(names, " are established"), func() bool {
+	return r.Eventually(fmt.Sprint(names, " are established"), func() bool {
 		return !slices.ContainsFunc(names, func(name string) bool { return r.status(name).State != established })
 	})
 }

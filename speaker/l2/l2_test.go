@@ -17,10 +17,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"k8s.io/klog/v2"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
-	sweep()
+	netlab.Sweep(kind)
 	goleak.VerifyTestMain(m)
 }
 

@@ -8,9 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,27 +15,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 // The tests here run on veth pairs between network namespaces, with the kernel and its tools as the neighbours.
 
-// lab is a set of namespaces, named after the process so that nothing else is touched.
-type lab struct{ testing.TB }
+type lab struct{ netlab.Lab }
+
+// kind is in the names of the namespaces.
+const kind = "l2test"
 
 func newLab(t testing.TB, names ...string) lab {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("making network namespaces needs root")
-	}
-	l := lab{t}
+	l := lab{netlab.Lab{TB: t, Prefix: netlab.Prefix(kind), Patience: 5 * time.Second, Poll: time.Millisecond}}
 	for _, name := range names {
-		l.run("ip", "netns", "add", l.full(name))
-		t.Cleanup(func() { exec.Command("ip", "netns", "del", l.full(name)).Run() })
-		l.in(name, "ip link set lo up")
-		l.in(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0") // it would take a second each time
+		l.Host(name)
 	}
 	return l
 }
@@ -47,10 +41,10 @@ func newLab(t testing.TB, names ...string) lab {
 // and its kernel does not answer for them.
 func newPair(t testing.TB) lab {
 	l := newLab(t, "node", "client")
-	l.in("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.full("client")+" address 02:00:00:00:00:cc")
-	l.in("node", "ip link add eth1 address 02:00:00:00:00:0b type veth peer name other")
-	l.in("node", "ip link set other up")
-	l.in("node", "ip link set eth1 up")
+	l.In("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.Full("client")+" address 02:00:00:00:00:cc")
+	l.In("node", "ip link add eth1 address 02:00:00:00:00:0b type veth peer name other")
+	l.In("node", "ip link set other up")
+	l.In("node", "ip link set eth1 up")
 	l.equipNode("node", 1)
 	l.equipClient()
 	return l
@@ -59,11 +53,11 @@ func newPair(t testing.TB) lab {
 // newSwitch is two nodes and a client on a bridge.
 func newSwitch(t testing.TB) lab {
 	l := newLab(t, "switch", "a", "b", "client")
-	l.in("switch", "ip link add br0 type bridge")
-	l.in("switch", "ip link set br0 up")
+	l.In("switch", "ip link add br0 type bridge")
+	l.In("switch", "ip link set br0 up")
 	for name, m := range map[string]string{"a": "02:00:00:00:00:0a", "b": "02:00:00:00:00:0b", "client": "02:00:00:00:00:cc"} {
-		l.in("switch", "ip link add port-"+name+" type veth peer name eth0 netns "+l.full(name)+" address "+m)
-		l.in("switch", "ip link set port-"+name+" up master br0")
+		l.In("switch", "ip link add port-"+name+" type veth peer name eth0 netns "+l.Full(name)+" address "+m)
+		l.In("switch", "ip link set port-"+name+" up master br0")
 	}
 	l.equipNode("a", 1)
 	l.equipNode("b", 2)
@@ -72,73 +66,23 @@ func newSwitch(t testing.TB) lab {
 }
 
 func (l lab) equipNode(name string, host int) {
-	l.in(name, "sysctl -qw net.ipv4.conf.all.arp_ignore=1")
-	l.in(name, "ip link set eth0 up")
-	l.in(name, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", host))
-	l.in(name, fmt.Sprintf("ip addr add 2001:db8::%d/64 dev eth0 nodad", host))
-	l.in(name, "ip addr add 192.0.2.10/32 dev lo")
-	l.in(name, "ip addr add 2001:db8::10/128 dev lo nodad")
+	l.In(name, "sysctl -qw net.ipv4.conf.all.arp_ignore=1")
+	l.In(name, "ip link set eth0 up")
+	l.In(name, fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth0", host))
+	l.In(name, fmt.Sprintf("ip addr add 2001:db8::%d/64 dev eth0 nodad", host))
+	l.In(name, "ip addr add 192.0.2.10/32 dev lo")
+	l.In(name, "ip addr add 2001:db8::10/128 dev lo nodad")
 }
 
 func (l lab) equipClient() {
-	l.in("client", "ip link set eth0 up")
-	l.in("client", "ip addr add 192.0.2.77/24 dev eth0")
-	l.in("client", "ip addr add 2001:db8::77/64 dev eth0 nodad")
-}
-
-func (l lab) full(name string) string { return fmt.Sprintf("herald-l2test-%d-%s", os.Getpid(), name) }
-
-// sweep deletes the namespaces of test runs that did not live to do it.
-func sweep() {
-	names, _ := filepath.Glob("/run/netns/herald-l2test-*")
-	for _, name := range names {
-		var pid int
-		fmt.Sscanf(filepath.Base(name), "herald-l2test-%d-", &pid)
-		if pid > 0 && unix.Kill(pid, 0) != nil {
-			exec.Command("ip", "netns", "del", filepath.Base(name)).Run()
-		}
-	}
-}
-
-func (l lab) run(args ...string) {
-	l.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		l.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
-	}
-}
-
-// try runs a command in a namespace.
-func (l lab) try(name, command string) (string, error) {
-	args := append([]string{"netns", "exec", l.full(name)}, strings.Fields(command)...)
-	out, err := exec.Command("ip", args...).CombinedOutput()
-	return string(out), err
-}
-
-func (l lab) in(name, command string) string {
-	l.Helper()
-	out, err := l.try(name, command)
-	if err != nil {
-		l.Fatalf("%s: %s: %v: %s", name, command, err, out)
-	}
-	return out
-}
-
-// eventually waits for a condition, and returns how long that took.
-func (l lab) eventually(what string, condition func() bool) time.Duration {
-	l.Helper()
-	start := time.Now()
-	for !condition() {
-		if time.Since(start) > 5*time.Second {
-			l.Fatalf("not in time: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	return time.Since(start)
+	l.In("client", "ip link set eth0 up")
+	l.In("client", "ip addr add 192.0.2.77/24 dev eth0")
+	l.In("client", "ip addr add 2001:db8::77/64 dev eth0 nodad")
 }
 
 // neighbour returns the MAC that the client's kernel has for an address.
 func (l lab) neighbour(addr netip.Addr) string {
-	fields := strings.Fields(l.in("client", "ip neigh show dev eth0 "+addr.String()))
+	fields := strings.Fields(l.In("client", "ip neigh show dev eth0 "+addr.String()))
 	for i, f := range fields {
 		if f == "lladdr" {
 			return fields[i+1]
@@ -148,43 +92,22 @@ func (l lab) neighbour(addr netip.Addr) string {
 }
 
 // inside is the kernel's network in a namespace.
-type inside struct{ netns.NsHandle }
+type inside struct{ netlab.Inside }
 
-func (l lab) inside(name string) inside {
-	ns, err := netns.GetFromName(l.full(name))
-	if err != nil {
-		l.Fatal(err)
-	}
-	l.Cleanup(func() { ns.Close() })
-	return inside{ns}
-}
-
-// do calls f on a thread in the namespace. The thread ends with the goroutine, as that is never unlocked from it.
-func (n inside) do(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if err := netns.Set(n.NsHandle); err != nil {
-			panic(err)
-		}
-		f()
-	}()
-	<-done
-}
+func (l lab) inside(name string) inside { return inside{l.Inside(name)} }
 
 func (n inside) listen(i Interface, p protocol, filter []bpf.Instruction) (c conn, err error) {
-	n.do(func() { c, err = kernel{}.listen(i, p, filter) })
+	n.Do(func() { c, err = kernel{}.listen(i, p, filter) })
 	return c, err
 }
 
 func (n inside) groups(i Interface) (s groupSocket, err error) {
-	n.do(func() { s, err = kernel{}.groups(i) })
+	n.Do(func() { s, err = kernel{}.groups(i) })
 	return s, err
 }
 
 func (n inside) interfaces(t testing.TB) (interfaces []Interface) {
-	n.do(func() {
+	n.Do(func() {
 		links, err := net.Interfaces()
 		if err != nil {
 			t.Fatal(err)
@@ -212,17 +135,9 @@ func (l lab) speaker(name string, o Options) speaker {
 func (l lab) speakerOn(name string, o Options, wrap func(network) network) speaker {
 	s := speaker{New(o), l.inside(name)}
 	s.network = wrap(s.home)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
-	l.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			l.Error(err)
-		}
-	})
+	l.Running(context.Background(), s.Run)
 	// Set does not wait for Run, so without this the test would not measure what it means to.
-	l.eventually("running", func() bool { s.setting.Lock(); defer s.setting.Unlock(); return s.running })
+	l.Eventually("running", func() bool { s.setting.Lock(); defer s.setting.Unlock(); return s.running })
 	return s
 }
 
@@ -321,11 +236,11 @@ func TestKernelResolves(t *testing.T) {
 	}
 	expect := func(when string, works bool) {
 		t.Helper()
-		l.in("client", "ip neigh flush all")
+		l.In("client", "ip neigh flush all")
 		var all sync.WaitGroup
 		for _, command := range commands {
 			all.Go(func() {
-				if out, err := l.try("client", command); (err == nil) != works {
+				if out, err := l.Try("client", command); (err == nil) != works {
 					t.Errorf("%s: %s works: %t, want %t: %s", when, command, err == nil, works, out)
 				}
 			})
@@ -335,7 +250,7 @@ func TestKernelResolves(t *testing.T) {
 	expect("before", false)
 	s.set(t, Announcement{Addr: v4, Interface: "eth0"}, Announcement{Addr: v6, Interface: "eth0"})
 	expect("announced", true)
-	if out, err := l.try("client", "arping -q -D -c 1 -w 1 -I eth0 192.0.2.10"); err == nil {
+	if out, err := l.Try("client", "arping -q -D -c 1 -w 1 -I eth0 192.0.2.10"); err == nil {
 		t.Errorf("duplicate address detection found nobody: %s", out)
 	}
 	s.set(t)
@@ -343,10 +258,10 @@ func TestKernelResolves(t *testing.T) {
 
 	// Another host that takes the address finds it in use.
 	s.set(t, Announcement{Addr: v6, Interface: "eth0"})
-	l.in("client", "sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1")
-	l.in("client", "ip addr add 2001:db8::10/64 dev eth0")
-	l.eventually("duplicate address detection fails", func() bool {
-		return strings.Contains(l.in("client", "ip addr show dev eth0 to 2001:db8::10"), "dadfailed")
+	l.In("client", "sysctl -qw net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.eth0.accept_dad=1")
+	l.In("client", "ip addr add 2001:db8::10/64 dev eth0")
+	l.Eventually("duplicate address detection fails", func() bool {
+		return strings.Contains(l.In("client", "ip addr show dev eth0 to 2001:db8::10"), "dadfailed")
 	})
 }
 
@@ -355,7 +270,7 @@ func TestForeignPrefix(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
 	s.set(t, Announcement{Addr: netip.MustParseAddr("198.51.100.7"), Interface: "eth0"})
-	l.in("client", "arping -q -c 1 -w 1 -I eth0 198.51.100.7")
+	l.In("client", "arping -q -c 1 -w 1 -I eth0 198.51.100.7")
 }
 
 func TestReleaseSilencesWithinSet(t *testing.T) {
@@ -422,25 +337,25 @@ func TestFlap(t *testing.T) {
 			both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 			s.set(t, both...)
 			for range 2 {
-				l.in("node", "ip link set eth0 down")
+				l.In("node", "ip link set eth0 down")
 				if told {
 					s.set(t, both...)
 				}
-				l.in("node", "ip link set eth0 up")
-				l.in("node", "ip addr replace 2001:db8::1/64 dev eth0 nodad")
+				l.In("node", "ip link set eth0 up")
+				l.In("node", "ip addr replace 2001:db8::1/64 dev eth0 nodad")
 				// A client that believes in another MAC hears the announcement.
 				for _, a := range both {
-					l.in("client", "ip neigh replace "+a.Addr.String()+" lladdr 02:00:00:00:00:dd dev eth0 nud reachable")
+					l.In("client", "ip neigh replace "+a.Addr.String()+" lladdr 02:00:00:00:00:dd dev eth0 nud reachable")
 				}
 				if told {
 					s.set(t, both...)
 				}
 				for _, a := range both {
-					l.eventually("announced again", func() bool { return l.neighbour(a.Addr) == "02:00:00:00:00:0a" })
+					l.Eventually("announced again", func() bool { return l.neighbour(a.Addr) == "02:00:00:00:00:0a" })
 				}
-				l.in("client", "ip neigh flush all")
-				l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
-				l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+				l.In("client", "ip neigh flush all")
+				l.In("client", "ping -q -c 1 -W 2 192.0.2.10")
+				l.In("client", "ping -q -c 1 -W 2 2001:db8::10")
 			}
 		})
 	}
@@ -451,16 +366,16 @@ func TestInterfaceComesBackWithAnotherIndex(t *testing.T) {
 	s := l.speaker("node", Options{})
 	both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 	s.set(t, both...)
-	l.in("node", "ip link del eth0")
+	l.In("node", "ip link del eth0")
 	s.set(t, both...)
-	l.in("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.full("client")+" address 02:00:00:00:00:cc")
-	l.in("node", "ip link set eth0 up")
-	l.in("node", "ip addr add 192.0.2.1/24 dev eth0")
-	l.in("node", "ip addr add 2001:db8::1/64 dev eth0 nodad")
+	l.In("node", "ip link add eth0 address 02:00:00:00:00:0a type veth peer name eth0 netns "+l.Full("client")+" address 02:00:00:00:00:cc")
+	l.In("node", "ip link set eth0 up")
+	l.In("node", "ip addr add 192.0.2.1/24 dev eth0")
+	l.In("node", "ip addr add 2001:db8::1/64 dev eth0 nodad")
 	l.equipClient()
 	s.set(t, both...)
-	l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
-	l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+	l.In("client", "ping -q -c 1 -W 2 192.0.2.10")
+	l.In("client", "ping -q -c 1 -W 2 2001:db8::10")
 }
 
 func TestTakeOver(t *testing.T) {
@@ -469,8 +384,8 @@ func TestTakeOver(t *testing.T) {
 	a, b := l.speaker("a", Options{Observe: func(c Claim) { claims <- c }}), l.speaker("b", Options{})
 	both := []Announcement{{Addr: v4, Interface: "eth0"}, {Addr: v6, Interface: "eth0"}}
 	a.set(t, both...)
-	l.in("client", "ping -q -c 1 -W 2 192.0.2.10")
-	l.in("client", "ping -q -c 1 -W 2 2001:db8::10")
+	l.In("client", "ping -q -c 1 -W 2 192.0.2.10")
+	l.In("client", "ping -q -c 1 -W 2 2001:db8::10")
 	for _, addr := range []netip.Addr{v4, v6} {
 		if got := l.neighbour(addr); got != "02:00:00:00:00:0a" {
 			t.Fatalf("%s is at %s before", addr, got)
@@ -485,14 +400,14 @@ func TestTakeOver(t *testing.T) {
 	}
 	a.set(t)
 	for _, addr := range []netip.Addr{v4, v6} {
-		took := l.eventually("taken over", func() bool { return l.neighbour(addr) == "02:00:00:00:00:0b" })
+		took := l.Eventually("taken over", func() bool { return l.neighbour(addr) == "02:00:00:00:00:0b" })
 		t.Logf("%s moved within %s", addr, took)
 		if took > 90*time.Millisecond { // the second announcement comes after 100 ms
 			t.Errorf("%s moved after %s, want with the first announcement", addr, took)
 		}
 	}
-	l.in("client", "ping -q -c 1 -W 1 192.0.2.10")
-	l.in("client", "ping -q -c 1 -W 1 2001:db8::10")
+	l.In("client", "ping -q -c 1 -W 1 192.0.2.10")
+	l.In("client", "ping -q -c 1 -W 1 2001:db8::10")
 }
 
 // The owners that are asked: the client's kernel, and nobody.
@@ -520,13 +435,13 @@ func TestQuestionToKernel(t *testing.T) {
 	asked := func() [2]uint64 {
 		return [2]uint64{s.counters.questions[arp].Load(), s.counters.questions[ndp].Load()}
 	}
-	l.eventually("asked for all", func() bool { return asked() == [2]uint64{6, 6} })
+	l.Eventually("asked for all", func() bool { return asked() == [2]uint64{6, 6} })
 	time.Sleep(50 * time.Millisecond)
 	if len(claims) > 0 || asked() != [2]uint64{6, 6} {
 		t.Errorf("asked %d, and got %+v", asked(), <-claims)
 	}
 	for _, addr := range []netip.Addr{stranger4, stranger6, host4} {
-		if got := l.in("client", "ip neigh show to "+addr.String()); got != "" {
+		if got := l.In("client", "ip neigh show to "+addr.String()); got != "" {
 			t.Errorf("the questions left a trace: %s", got)
 		}
 	}
@@ -621,7 +536,7 @@ func TestManyGroups(t *testing.T) {
 		binary.BigEndian.PutUint16(a[13:], uint16(i)) // its own group each
 		many = append(many, Announcement{Addr: netip.AddrFrom16(a), Interface: "eth0"})
 	}
-	memberships := func() int { return strings.Count(l.in("node", "cat /proc/net/igmp6"), "eth0") }
+	memberships := func() int { return strings.Count(l.In("node", "cat /proc/net/igmp6"), "eth0") }
 	before := memberships()
 	start := time.Now()
 	s.set(t, many...)
@@ -630,7 +545,7 @@ func TestManyGroups(t *testing.T) {
 		t.Errorf("%d groups joined, want %d", got-before, n)
 	}
 	last := many[n-1].Addr.String()
-	l.in("client", "ndisc6 -q -1 -r 1 -w 1000 "+last+" eth0")
+	l.In("client", "ndisc6 -q -1 -r 1 -w 1000 "+last+" eth0")
 
 	// A switch that snoops hears of the groups: type 143 behind a hop-by-hop header.
 	reports.SetReadDeadline(time.Now().Add(3 * time.Second))
@@ -649,7 +564,7 @@ func TestManyGroups(t *testing.T) {
 	start = time.Now()
 	s.set(t)
 	t.Logf("left in %s", time.Since(start))
-	l.eventually("groups left", func() bool { return memberships() == before })
+	l.Eventually("groups left", func() bool { return memberships() == before })
 }
 
 func TestUnrelatedTrafficStaysInKernel(t *testing.T) {
@@ -775,7 +690,7 @@ func TestManyAnnouncements(t *testing.T) {
 	start := time.Now()
 	s.set(t, many...)
 	t.Logf("set in %s", time.Since(start))
-	l.eventually("all announced", func() bool { return s.counters.announcements[arp].Load() >= 2*n })
+	l.Eventually("all announced", func() bool { return s.counters.announcements[arp].Load() >= 2*n })
 	took := time.Since(start)
 	t.Logf("all announced in %s", took)
 	if took > 3*time.Second {
@@ -794,32 +709,10 @@ func TestProbe(t *testing.T) {
 		t.Errorf("as root: %v", err)
 	}
 	var err error
-	without(t, unix.CAP_NET_RAW, func() { err = Probe() })
+	netlab.Without(t, unix.CAP_NET_RAW, func() { err = Probe() })
 	if !errors.Is(err, unix.EPERM) || err.Error() != "CAP_NET_RAW is needed to answer ARP and NDP: operation not permitted" {
 		t.Errorf("without CAP_NET_RAW: %v", err)
 	}
-}
-
-// without calls f on a thread of its own that lacks a capability.
-func without(t *testing.T, capability uint, f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var data [2]unix.CapUserData
-		if err := unix.Capget(&header, &data[0]); err != nil {
-			t.Error(err)
-			return
-		}
-		data[capability/32].Effective &^= 1 << (capability % 32)
-		if err := unix.Capset(&header, &data[0]); err != nil {
-			t.Error(err)
-			return
-		}
-		f()
-	}()
-	<-done
 }
 
 // BenchmarkRoundTrip is a request and its answer through two kernels, with 10,000 addresses.
@@ -858,7 +751,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 func TestPromiscuousIsNotAnswered(t *testing.T) {
 	l := newPair(t)
 	s := l.speaker("node", Options{})
-	l.in("node", "ip link set eth0 promisc on")
+	l.In("node", "ip link set eth0 promisc on")
 	s.set(t, Announcement{Addr: v4, Interface: "eth0"})
 	socket := l.socket(arp)
 	for range 10 {
@@ -869,7 +762,7 @@ func TestPromiscuousIsNotAnswered(t *testing.T) {
 	if _, err := socket.Write(request(v4)); err != nil {
 		t.Fatal(err)
 	}
-	l.eventually("the answer", func() bool { return s.counters.replies.Load() > 0 })
+	l.Eventually("the answer", func() bool { return s.counters.replies.Load() > 0 })
 	if got := s.counters.requests[arp].Load(); got != 1 {
 		t.Errorf("%d requests received, want the one that is not for another host", got)
 	}
@@ -906,7 +799,7 @@ func TestVLANsAreOtherLANs(t *testing.T) {
 					if tt.answers {
 						want++
 					}
-					l.eventually("an answer", func() bool { return s.counters.replies.Load() >= want })
+					l.Eventually("an answer", func() bool { return s.counters.replies.Load() >= want })
 					time.Sleep(10 * time.Millisecond)
 					if got := s.counters.replies.Load(); got != want {
 						t.Errorf("%s: %d replies, want %d", p, got-before, want-before)
@@ -916,9 +809,9 @@ func TestVLANsAreOtherLANs(t *testing.T) {
 		}
 	}
 	t.Run("the node has no such VLAN", run)
-	if out, err := l.try("node", "ip link add link eth0 name vlan100 type vlan id 100"); err != nil {
+	if out, err := l.Try("node", "ip link add link eth0 name vlan100 type vlan id 100"); err != nil {
 		t.Skipf("this kernel has no VLAN interfaces: %s", out)
 	}
-	l.in("node", "ip link set vlan100 up")
+	l.In("node", "ip link set vlan100 up")
 	t.Run("the node has it", run)
 }

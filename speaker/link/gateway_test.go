@@ -8,7 +8,7 @@ import (
 )
 
 func TestWatchGateways(t *testing.T) {
-	name, ns := namespace(t)
+	ns, ip := namespace(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	lists, done := make(chan []Gateway, 100), make(chan error)
 	go func() { done <- watchGateways(ctx, ns, func(g []Gateway) { lists <- g }) }()
@@ -25,26 +25,26 @@ func TestWatchGateways(t *testing.T) {
 		}
 	}
 	until("[]")
-	ip(t, name, "link add eth0 type veth peer name eth1")
-	ip(t, name, "link set eth0 up")
-	ip(t, name, "link set eth1 up")
-	ip(t, name, "addr add 192.0.2.7/24 dev eth0")
-	ip(t, name, "addr add 2001:db8::7/64 dev eth0 nodad")
-	ip(t, name, "route add 203.0.113.0/24 via 192.0.2.9") // no default route
-	ip(t, name, "route add default via 192.0.2.1 metric 100")
+	ip("link add eth0 type veth peer name eth1")
+	ip("link set eth0 up")
+	ip("link set eth1 up")
+	ip("addr add 192.0.2.7/24 dev eth0")
+	ip("addr add 2001:db8::7/64 dev eth0 nodad")
+	ip("route add 203.0.113.0/24 via 192.0.2.9") // no default route
+	ip("route add default via 192.0.2.1 metric 100")
 	until("[{192.0.2.1 eth0 100}]")
-	ip(t, name, "route add default via 192.0.2.2 metric 50")
+	ip("route add default via 192.0.2.2 metric 50")
 	until("[{192.0.2.2 eth0 50} {192.0.2.1 eth0 100}]")
-	ip(t, name, "-6 route add default via fe80::1 dev eth0 metric 10")
+	ip("-6 route add default via fe80::1 dev eth0 metric 10")
 	until("[{192.0.2.2 eth0 50} {192.0.2.1 eth0 100} {fe80::1%eth0 eth0 10}]")
-	ip(t, name, "route add default via 192.0.2.3 metric 7 table 100") // another table
-	ip(t, name, "route del default via 192.0.2.2")
+	ip("route add default via 192.0.2.3 metric 7 table 100") // another table
+	ip("route del default via 192.0.2.2")
 	until("[{192.0.2.1 eth0 100} {fe80::1%eth0 eth0 10}]")
-	ip(t, name, "route replace default metric 100 nexthop via 192.0.2.4 dev eth0 nexthop via 192.0.2.3 dev eth0")
+	ip("route replace default metric 100 nexthop via 192.0.2.4 dev eth0 nexthop via 192.0.2.3 dev eth0")
 	until("[{192.0.2.3 eth0 100} {192.0.2.4 eth0 100} {fe80::1%eth0 eth0 10}]")
-	ip(t, name, "-6 route del default via fe80::1 dev eth0")
+	ip("-6 route del default via fe80::1 dev eth0")
 	until("[{192.0.2.3 eth0 100} {192.0.2.4 eth0 100}]")
-	ip(t, name, "link set eth0 down")
+	ip("link set eth0 down")
 	until("[]")
 
 	cancel()

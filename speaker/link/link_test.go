@@ -6,10 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,10 +15,12 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/heraldlb/herald/internal/netlab"
 )
 
 func TestMain(m *testing.M) {
-	sweep()
+	netlab.Sweep(kind)
 	goleak.VerifyTestMain(m)
 }
 
@@ -102,7 +100,7 @@ func TestListHere(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
-	name, ns := namespace(t)
+	ns, ip := namespace(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	lists, done := make(chan []Link, 100), make(chan error)
 	go func() { done <- watch(ctx, ns, func(l []Link) { lists <- l }) }()
@@ -121,20 +119,20 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	until("")
-	ip(t, name, "link add eth0 address 02:00:00:00:00:01 type veth peer name eth1")
+	ip("link add eth0 address 02:00:00:00:00:01 type veth peer name eth1")
 	until("eth0 down []")
-	ip(t, name, "link set eth0 up")
-	ip(t, name, "addr add 192.0.2.7/24 dev eth0")
+	ip("link set eth0 up")
+	ip("addr add 192.0.2.7/24 dev eth0")
 	until("eth0 down [192.0.2.7/24]") // no carrier
-	ip(t, name, "link set eth1 up")
+	ip("link set eth1 up")
 	until("eth0 up [192.0.2.7/24 fe80::ff:fe00:1/64]")
-	ip(t, name, "addr add 2001:db8::7/64 dev eth0 nodad")
+	ip("addr add 2001:db8::7/64 dev eth0 nodad")
 	until("eth0 up [192.0.2.7/24 2001:db8::7/64 fe80::ff:fe00:1/64]")
-	ip(t, name, "link set eth1 down")
+	ip("link set eth1 down")
 	until("eth0 down [192.0.2.7/24 2001:db8::7/64 fe80::ff:fe00:1/64]") // carrier lost, addresses stay
-	ip(t, name, "link del eth0")
+	ip("link del eth0")
 	until("")
-	ip(t, name, "link add eth0 address 02:00:00:00:00:01 type veth peer name eth1")
+	ip("link add eth0 address 02:00:00:00:00:01 type veth peer name eth1")
 	until("eth0 down []")
 
 	cancel()
@@ -153,41 +151,16 @@ func describe(links []Link) string {
 	return ""
 }
 
-// namespace makes a network namespace for the test.
-func namespace(t *testing.T) (string, netns.NsHandle) {
-	if os.Getuid() != 0 {
-		t.Skip("making a network namespace needs root")
-	}
-	name := fmt.Sprintf("herald-l2test-%d-link", os.Getpid())
-	ip(t, "", "netns add "+name)
-	t.Cleanup(func() { ip(t, "", "netns del "+name) })
-	ns, err := netns.GetFromName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return name, ns
-}
+// kind is in the names of the namespaces.
+const kind = "linktest"
 
-func ip(t *testing.T, ns, args string) {
+// namespace makes a network namespace for the test; ip changes it.
+func namespace(t *testing.T) (ns netns.NsHandle, ip func(args string)) {
 	t.Helper()
-	fields := strings.Fields(args)
-	if ns != "" {
-		fields = append([]string{"-n", ns}, fields...)
-	}
-	if out, err := exec.Command("ip", fields...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", strings.Join(fields, " "), err, out)
-	}
-}
-
-// sweep deletes the namespaces of test runs that did not live to do it.
-func sweep() {
-	names, _ := filepath.Glob("/run/netns/herald-l2test-*-link")
-	for _, name := range names {
-		var pid int
-		fmt.Sscanf(filepath.Base(name), "herald-l2test-%d-", &pid)
-		if unix.Kill(pid, 0) != nil {
-			exec.Command("ip", "netns", "del", filepath.Base(name)).Run()
-		}
+	l := netlab.Lab{TB: t, Prefix: netlab.Prefix(kind)}
+	l.Namespace("node")
+	return l.Inside("node").NsHandle, func(args string) {
+		t.Helper()
+		l.In("node", "ip "+args)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/internal/vtysh"
 	"github.com/heraldlb/herald/test/e2e/failover"
 	"github.com/heraldlb/herald/test/sandbox"
 )
@@ -345,78 +346,21 @@ func (r *tor) unmoved(before map[string]int64, nodes ...string) {
 	}
 }
 
-// text is how FRR shows an attribute.
-type text struct {
-	String string `json:"string"`
-}
-
-// path is one in FRR's table.
-type path struct {
-	Valid     bool
-	ASPath    text
-	MED       *int `json:"metric"`
-	LocalPref *int `json:"locPrf"`
-	Community text
-	Large     text `json:"largeCommunity"`
-	Extended  text `json:"extendedCommunity"`
-	Stale     bool
-	Nexthops  []struct {
-		IP   string
-		Used bool
-	}
-}
-
-func (p path) String() string {
-	line := "path " + p.ASPath.String
-	if p.MED != nil && *p.MED != 0 {
-		line += fmt.Sprintf(" med %d", *p.MED)
-	}
-	if p.LocalPref != nil {
-		line += fmt.Sprintf(" pref %d", *p.LocalPref)
-	}
-	for _, t := range []text{p.Community, p.Large, p.Extended} {
-		if t.String != "" {
-			line += " [" + t.String + "]"
-		}
-	}
-	if p.Stale {
-		line += " stale"
-	}
-	if !p.Valid {
-		line += " invalid"
-	}
-	return line
-}
-
-// node is the one that the path leads to.
-func (p path) node() string {
-	hop := ""
-	for _, n := range p.Nexthops {
-		if n.Used || hop == "" {
-			hop = n.IP
-		}
-	}
-	addr, _ := netip.ParseAddr(hop)
-	return nodeOf(addr)
-}
-
 // paths are those of FRR to a prefix, by node.
 func (r *tor) paths(prefix string) map[string]string {
 	r.Helper()
-	family := "ipv4"
-	if strings.Contains(prefix, ":") {
-		family = "ipv6"
-	}
-	var table struct{ Paths []path }
-	out, err := r.Show(r.ctx, "show bgp "+family+" unicast "+prefix+" json")
+	show := vtysh.ShowTable(prefix)
+	var table vtysh.Table
+	out, err := r.Show(r.ctx, show+" json")
 	r.must(err)
 	found := map[string]string{}
 	if strings.Contains(out, "not in table") {
 		return found
 	}
-	r.must(r.Read(r.ctx, "show bgp "+family+" unicast "+prefix, &table))
+	r.must(r.Read(r.ctx, show, &table))
 	for _, p := range table.Paths {
-		found[p.node()] = p.String()
+		via, _ := netip.ParseAddr(p.Via())
+		found[nodeOf(via)] = p.String()
 	}
 	return found
 }

@@ -66,11 +66,11 @@ func (w *world) farScene() *failover.Scene {
 	return scene
 }
 
-// round is a failover.Run in a test.
+// round is a failover.Run in a test. Its end returns what was seen.
 type round struct {
 	*failover.Run
-	w    *world
-	over bool
+	w   *world
+	end func() failover.Trace
 }
 
 // begin returns when all has been well for a second.
@@ -78,30 +78,32 @@ func (w *world) begin(scene *failover.Scene) *round {
 	w.Helper()
 	run, err := scene.Begin(w.ctx)
 	w.must(err)
-	r := &round{Run: run, w: w}
+	return &round{run, w, endOf(w, run.End)}
+}
+
+// endOf ends a run once: when it is called, or with the test.
+func endOf[Trace fmt.Stringer](w *world, run func() (Trace, error)) func() Trace {
+	over := false
 	w.Cleanup(func() {
-		if !r.over {
-			trace, _ := r.End()
+		if !over {
+			trace, _ := run()
 			w.Logf("the test ended early: %s", trace)
 		}
 	})
-	return r
+	return func() Trace {
+		w.Helper()
+		over = true
+		trace, err := run()
+		w.must(err)
+		w.Log(trace)
+		return trace
+	}
 }
 
 // settle waits until the address has moved so often and is served by one node.
 func (r *round) settle(moves int) {
 	r.w.Helper()
 	r.w.must(r.Settle(r.w.ctx, moves, patience))
-}
-
-// end ends the round and returns what was seen.
-func (r *round) end() failover.Trace {
-	r.w.Helper()
-	r.over = true
-	trace, err := r.End()
-	r.w.must(err)
-	r.w.Log(trace)
-	return trace
 }
 
 // moved checks that the address moved exactly once, from the owner to the node.
@@ -130,14 +132,19 @@ func (r *round) next() string {
 // which no announcement can prevent.
 func unfailed(t *testing.T, trace failover.Trace) {
 	t.Helper()
-	failed := trace.Failed()
+	resetAtMost(t, trace.Failed(), 2*len(trace.Moves()))
+}
+
+// resetAtMost checks that the connections of the failed requests were reset, and not more than so many.
+func resetAtMost(t *testing.T, failed []failover.Request, most int) {
+	t.Helper()
 	reset := 0
 	for _, f := range failed {
 		if errors.Is(f.Err, syscall.ECONNRESET) {
 			reset++
 		}
 	}
-	if reset < len(failed) || reset > 2*len(trace.Moves()) {
+	if reset < len(failed) || reset > most {
 		t.Errorf("%d requests failed, %d of them reset, the first: %v", len(failed), reset, failed[0].Err)
 	}
 }

@@ -52,7 +52,8 @@ func ec2Tags(t tags) []types.Tag {
 }
 
 func (c *Cloud) describeSubnets(in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubnetsOutput, error) {
-	list, err := lookup(c.subnets.seen(c.now(), Delays{}), in.SubnetIds, in.Filters, subnetKind, func(s *subnet) fields {
+	q := question{in.SubnetIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, c.subnets.seen(c.now(), Delays{}), q, subnetKind, 1000, func(s *subnet) fields {
 		if s == nil {
 			s = &subnet{}
 		}
@@ -60,10 +61,6 @@ func (c *Cloud) describeSubnets(in *ec2.DescribeSubnetsInput) (*ec2.DescribeSubn
 			"subnet-id": {s.ID}, "vpc-id": {s.VPC}, "availability-zone": {s.Zone}, "state": {"available"}, "cidr-block": {s.CIDR.String()},
 		}))
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.SubnetIds, 1000)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +138,8 @@ func routes(v *vpc, public bool) []types.Route {
 }
 
 func (c *Cloud) describeRouteTables(in *ec2.DescribeRouteTablesInput) (*ec2.DescribeRouteTablesOutput, error) {
-	list, err := lookup(c.routeTables(), in.RouteTableIds, in.Filters, tableKind, func(t types.RouteTable) fields {
+	q := question{in.RouteTableIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, c.routeTables(), q, tableKind, 100, func(t types.RouteTable) fields {
 		var subnets, main, gateways []string
 		for _, a := range t.Associations {
 			subnets = append(subnets, aws.ToString(a.SubnetId))
@@ -155,10 +153,6 @@ func (c *Cloud) describeRouteTables(in *ec2.DescribeRouteTablesInput) (*ec2.Desc
 			"association.main": main, "route.gateway-id": gateways,
 		}))
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.RouteTableIds, 100)
 	if err != nil {
 		return nil, err
 	}
@@ -193,16 +187,13 @@ func (c *Cloud) describeZones(in *ec2.DescribeAvailabilityZonesInput) (*ec2.Desc
 }
 
 func (c *Cloud) describeVPCs(in *ec2.DescribeVpcsInput) (*ec2.DescribeVpcsOutput, error) {
-	list, err := lookup(c.vpcs.seen(c.now(), Delays{}), in.VpcIds, in.Filters, vpcKind, func(v *vpc) fields {
+	q := question{in.VpcIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, c.vpcs.seen(c.now(), Delays{}), q, vpcKind, 1000, func(v *vpc) fields {
 		if v == nil {
 			v = &vpc{}
 		}
 		return orTags(v.Tags, table(map[string][]string{"vpc-id": {v.ID}, "state": {"available"}, "is-default": {"false"}}))
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.VpcIds, 1000)
 	if err != nil {
 		return nil, err
 	}
@@ -238,16 +229,13 @@ func (c *Cloud) describeInstances(in *ec2.DescribeInstancesInput) (*ec2.Describe
 	if len(in.InstanceIds) > 1000 {
 		return nil, refuse("InvalidParameterValue", "Up to 1000 instance IDs can be specified in a single request")
 	}
-	list, err := lookup(c.instances.seen(c.now(), Delays{}), in.InstanceIds, in.Filters, instanceKind, func(i *instance) fields {
+	q := question{in.InstanceIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, c.instances.seen(c.now(), Delays{}), q, instanceKind, 1000, func(i *instance) fields {
 		if i == nil {
 			i = &instance{interfaces: []Interface{{}}}
 		}
 		return orTags(i.Tags, table(i.filters()))
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.InstanceIds, 1000)
 	if err != nil {
 		return nil, err
 	}

@@ -122,6 +122,23 @@ func lookup[T any](list []numbered[T], ids []string, filters []types.Filter, kin
 	return found, nil
 }
 
+// question is what every Describe of EC2 can be asked.
+type question struct {
+	ids     []string
+	filters []types.Filter
+	token   *string
+	size    *int32
+}
+
+// answer is a page of what lookup finds in a list. most is the largest page that can be asked for.
+func answer[T any](c *Cloud, list []numbered[T], q question, kind resource, most int, of func(T) fields) ([]numbered[T], *string, error) {
+	found, err := lookup(list, q.ids, q.filters, kind, of)
+	if err != nil {
+		return nil, nil, err
+	}
+	return computePage(c, found, q.token, q.size, q.ids, most)
+}
+
 // check says which IDs cannot be or are not there.
 func (r resource) check(ids []string, known func(id string) bool) error {
 	var missing []string

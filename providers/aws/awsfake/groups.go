@@ -137,16 +137,13 @@ func (c *Cloud) describeSecurityGroups(in *ec2.DescribeSecurityGroupsInput) (*ec
 	if len(in.GroupNames) > 0 {
 		return nil, refuse("VPCIdNotSpecified", "Group names need a default VPC; filter by group-name")
 	}
-	list, err := lookup(list, in.GroupIds, in.Filters, groupKind, func(g *securityGroup) fields {
+	q := question{in.GroupIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, list, q, groupKind, 1000, func(g *securityGroup) fields {
 		if g == nil {
 			g = &securityGroup{}
 		}
 		return orTags(g.tags, g.fields)
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.GroupIds, 1000)
 	if err != nil {
 		return nil, err
 	}

@@ -313,16 +313,13 @@ func (c *Cloud) describeSecurityGroupRules(in *ec2.DescribeSecurityGroupRulesInp
 		}
 	}
 	slices.SortFunc(list, func(a, b numbered[owned]) int { return a.serial - b.serial })
-	list, err := lookup(list, in.SecurityGroupRuleIds, in.Filters, ruleKind, func(o owned) fields {
+	q := question{in.SecurityGroupRuleIds, in.Filters, in.NextToken, in.MaxResults}
+	part, next, err := answer(c, list, q, ruleKind, 1000, func(o owned) fields {
 		if o.rule == nil {
 			return orTags(nil, table(map[string][]string{"group-id": nil, "security-group-rule-id": nil}))
 		}
 		return orTags(o.rule.tags, table(map[string][]string{"group-id": {o.group.id}, "security-group-rule-id": {o.rule.id}}))
 	})
-	if err != nil {
-		return nil, err
-	}
-	part, next, err := computePage(c, list, in.NextToken, in.MaxResults, in.SecurityGroupRuleIds, 1000)
 	if err != nil {
 		return nil, err
 	}
@@ -344,16 +341,9 @@ func (c *Cloud) ruleOut(g *securityGroup, r *rule) types.SecurityGroupRule {
 		IpProtocol: aws.String(r.protocol), FromPort: aws.Int32(int32(r.from)), ToPort: aws.Int32(int32(r.to)),
 		Description: optional(r.description), Tags: ec2Tags(r.tags),
 	}
-	p, err := netip.ParsePrefix(r.source)
-	switch {
-	case err == nil && p.Addr().Is4():
-		out.CidrIpv4 = aws.String(r.source)
-	case err == nil:
-		out.CidrIpv6 = aws.String(r.source)
-	case strings.HasPrefix(r.source, "pl-"):
-		out.PrefixListId = aws.String(r.source)
-	default:
-		out.ReferencedGroupInfo = &types.ReferencedSecurityGroup{GroupId: aws.String(r.source), UserId: aws.String(c.options.Account)}
+	var group *string
+	if out.CidrIpv4, out.CidrIpv6, out.PrefixListId, group = sourceOut(r.source); group != nil {
+		out.ReferencedGroupInfo = &types.ReferencedSecurityGroup{GroupId: group, UserId: aws.String(c.options.Account)}
 	}
 	return out
 }
@@ -363,18 +353,24 @@ func revokedOut(g *securityGroup, r *rule) types.RevokedSecurityGroupRule {
 		SecurityGroupRuleId: aws.String(r.id), GroupId: aws.String(g.id), IsEgress: aws.Bool(false), IpProtocol: aws.String(r.protocol),
 		FromPort: aws.Int32(int32(r.from)), ToPort: aws.Int32(int32(r.to)), Description: optional(r.description),
 	}
-	p, err := netip.ParsePrefix(r.source)
+	out.CidrIpv4, out.CidrIpv6, out.PrefixListId, out.ReferencedGroupId = sourceOut(r.source)
+	return out
+}
+
+// sourceOut tells a source as the one of these that it is.
+func sourceOut(source string) (v4, v6, prefixList, group *string) {
+	p, err := netip.ParsePrefix(source)
 	switch {
 	case err == nil && p.Addr().Is4():
-		out.CidrIpv4 = aws.String(r.source)
+		v4 = &source
 	case err == nil:
-		out.CidrIpv6 = aws.String(r.source)
-	case strings.HasPrefix(r.source, "pl-"):
-		out.PrefixListId = aws.String(r.source)
+		v6 = &source
+	case strings.HasPrefix(source, "pl-"):
+		prefixList = &source
 	default:
-		out.ReferencedGroupId = aws.String(r.source)
+		group = &source
 	}
-	return out
+	return v4, v6, prefixList, group
 }
 
 // permissions tells rules as EC2 does: those with the same protocol and ports

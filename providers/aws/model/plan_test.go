@@ -2,23 +2,18 @@ package model
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/heraldlb/herald/internal/golden"
 	"github.com/heraldlb/herald/providers/aws/settings"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestPlan plays the life of a Service, and compares the plans with the golden
 // files. A file has the Service as it is one time after another, in sections
@@ -26,44 +21,24 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // empty one is that it is deleted. A section observed.yaml is what there is at
 // first.
 func TestPlan(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no golden files", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var now State
-			var got []txtar.File
-			for _, section := range archive.Files {
-				name, isObject := strings.CutSuffix(section.Name, ".yaml")
-				switch {
-				case section.Name == "observed.yaml":
-					if err := yaml.UnmarshalStrict(section.Data, &now); err != nil {
-						t.Fatal(err)
-					}
-					got = append(got, section)
-				case isObject:
-					var plan string
-					now, plan = step(t, section.Data, now)
-					got = append(got, section, txtar.File{Name: name + ".plan", Data: []byte(plan)})
-				}
-			}
-			fresh := txtar.Format(&txtar.Archive{Comment: archive.Comment, Files: got})
-			if *update {
-				if err := os.WriteFile(file, fresh, 0o644); err != nil {
+	golden.Test(t, func(t *testing.T, sections []txtar.File) (got []txtar.File) {
+		var now State
+		for _, section := range sections {
+			name, isObject := strings.CutSuffix(section.Name, ".yaml")
+			switch {
+			case section.Name == "observed.yaml":
+				if err := yaml.UnmarshalStrict(section.Data, &now); err != nil {
 					t.Fatal(err)
 				}
-				return
+				got = append(got, section)
+			case isObject:
+				var plan string
+				now, plan = step(t, section.Data, now)
+				got = append(got, section, txtar.File{Name: name + ".plan", Data: []byte(plan)})
 			}
-			if diff := cmp.Diff(string(txtar.Format(archive)), string(fresh)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
-			}
-		})
-	}
+		}
+		return got
+	})
 }
 
 // step is the plan that leads from what there is to what a Service asks for.

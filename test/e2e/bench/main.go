@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"os"
-	"os/signal"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,12 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/test/e2e/bench/rig"
 	"github.com/heraldlb/herald/test/sandbox"
 )
 
@@ -36,13 +32,7 @@ const writers = 32
 
 func main() {
 	sizes := flag.String("services", "1000,3000", "how many Services, a run each")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *sizes); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	rig.Main("bench", func(ctx context.Context) error { return run(ctx, *sizes) })
 }
 
 func run(ctx context.Context, sizes string) error {
@@ -51,7 +41,8 @@ func run(ctx context.Context, sizes string) error {
 		if err != nil {
 			return fmt.Errorf("-services: %w", err)
 		}
-		if err := measure(ctx, count); err != nil {
+		measure := func(r rig.Rig) (bool, error) { return false, (&bench{r, count}).measure(ctx) }
+		if err := rig.Up(ctx, sandbox.Config{Name: "bench"}, "", measure); err != nil {
 			return fmt.Errorf("%d Services: %w", count, err)
 		}
 	}
@@ -60,36 +51,13 @@ func run(ctx context.Context, sizes string) error {
 
 // bench is one cluster with its clients.
 type bench struct {
-	box    *sandbox.Sandbox
-	kube   kubernetes.Interface
-	herald *client.Clients
-	count  int
+	rig.Rig
+	count int
 }
 
-func measure(ctx context.Context, count int) (err error) {
-	box, err := sandbox.Up(ctx, sandbox.Config{Name: "bench", Progress: os.Stderr})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if down := box.Down(context.WithoutCancel(ctx)); err == nil {
-			err = down
-		}
-	}()
-	config, err := clientcmd.BuildConfigFromFlags("", box.Kubeconfig())
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = -1, 0
-	b := &bench{box: box, count: count}
-	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	if b.herald, err = client.New(config); err != nil {
-		return err
-	}
+func (b *bench) measure(ctx context.Context) error {
 	pool := &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: "bench"}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"198.18.0.0/16"}}}
-	if _, err := b.herald.AddressPools.Create(ctx, pool, metav1.CreateOptions{}); err != nil {
+	if _, err := b.Herald.AddressPools.Create(ctx, pool, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	for _, c := range []func(context.Context) error{b.storm, b.rest, b.restart} {
@@ -148,7 +116,7 @@ func (b *bench) floor(ctx context.Context, namespace string, count int) (time.Du
 			return err
 		}
 		patch := fmt.Sprintf(`{"status":{"loadBalancer":{"ingress":[{"ip":"198.19.%d.%d","ipMode":"VIP"}]},"conditions":[{"type":"example.com/Ready","status":"True","reason":"AddressAssigned","message":"Assigned.","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`, i/256%256, i%256)
-		_, err = b.kube.CoreV1().Services(namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+		_, err = b.Kube.CoreV1().Services(namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 		return err
 	})
 	return time.Since(start), err
@@ -160,7 +128,7 @@ func (b *bench) served(ctx context.Context) (time.Duration, error) {
 	if err := b.namespace(ctx, namespace); err != nil {
 		return 0, err
 	}
-	watch, err := b.kube.CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{})
+	watch, err := b.Kube.CoreV1().Services(namespace).Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		return 0, err
 	}
@@ -214,10 +182,10 @@ func (b *bench) rest(ctx context.Context) error {
 // waits for the Lease of the killed one to expire, so that leader election is
 // not part of it.
 func (b *bench) restart(ctx context.Context) error {
-	if err := b.box.Kill(ctx, "controller"); err != nil {
+	if err := b.Box.Kill(ctx, "controller"); err != nil {
 		return err
 	}
-	err := b.kube.CoordinationV1().Leases("herald-system").Delete(ctx, "herald-controller-manager", metav1.DeleteOptions{})
+	err := b.Kube.CoordinationV1().Leases("herald-system").Delete(ctx, "herald-controller-manager", metav1.DeleteOptions{})
 	if err != nil {
 		return err
 	}
@@ -232,11 +200,11 @@ func (b *bench) restart(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	if err := b.box.StartAgain("controller"); err != nil {
+	if err := b.Box.StartAgain("controller"); err != nil {
 		return err
 	}
 	for {
-		service, err := b.kube.CoreV1().Services("restart").Get(ctx, name(0), metav1.GetOptions{})
+		service, err := b.Kube.CoreV1().Services("restart").Get(ctx, name(0), metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -262,12 +230,12 @@ func (b *bench) restart(ctx context.Context) error {
 func name(i int) string { return fmt.Sprintf("service-%d", i) }
 
 func (b *bench) namespace(ctx context.Context, name string) error {
-	_, err := b.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := b.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	return err
 }
 
 func (b *bench) create(ctx context.Context, namespace string, i int, class string) (*corev1.Service, error) {
-	return b.kube.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
+	return b.Kube.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name(i)},
 		Spec: corev1.ServiceSpec{
 			Type:                          corev1.ServiceTypeLoadBalancer,
@@ -319,7 +287,7 @@ var (
 // writes asks the API server how much was written; Leases are left out, and so
 // is what is asked with a POST.
 func (b *bench) writes(ctx context.Context) (counts, error) {
-	text, err := b.box.API(ctx, http.MethodGet, "/metrics", "", nil)
+	text, err := b.Box.API(ctx, http.MethodGet, "/metrics", "", nil)
 	if err != nil {
 		return nil, err
 	}

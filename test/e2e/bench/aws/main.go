@@ -9,20 +9,17 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
+	"github.com/heraldlb/herald/test/e2e/bench/rig"
 	"github.com/heraldlb/herald/test/e2e/moto"
 	"github.com/heraldlb/herald/test/sandbox"
 )
@@ -49,38 +46,21 @@ aws: {region: %s, vpcID: %s, endpoint: %q}
 
 func main() {
 	services := flag.Int("services", 50, "Services of the cases in which many are made and deleted at once; 0 leaves those out")
-	logs := flag.String("logs", "", "folder for the logs of the cluster after an error")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *services, *logs); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-aws:", err)
-		os.Exit(1)
-	}
-}
-
-func run(ctx context.Context, services int, logs string) error {
-	box, err := sandbox.Up(ctx, sandbox.Config{Name: fmt.Sprintf("ba-%d", os.Getpid()), Progress: os.Stderr, WithoutHerald: true})
-	if err != nil {
-		return err
-	}
-	err = measure(ctx, box, services)
-	if err != nil && logs != "" {
-		err = errors.Join(err, os.RemoveAll(logs), os.CopyFS(logs, os.DirFS(box.Dir()+"/log")))
-		fmt.Fprintln(os.Stderr, "the logs are in", logs)
-	}
-	return errors.Join(err, box.Down(context.WithoutCancel(ctx)))
+	logs := rig.Logs()
+	rig.Main("bench-aws", func(ctx context.Context) error {
+		config := sandbox.Config{Name: fmt.Sprintf("ba-%d", os.Getpid()), WithoutHerald: true}
+		return rig.Up(ctx, config, *logs, func(r rig.Rig) (bool, error) { return false, measure(ctx, r, *services) })
+	})
 }
 
 // bench is the cluster with its AWS.
 type bench struct {
-	box   *sandbox.Sandbox
-	kube  kubernetes.Interface
+	rig.Rig
 	cloud *moto.Cloud
 }
 
-func measure(ctx context.Context, box *sandbox.Sandbox, services int) error {
-	b := &bench{box: box}
+func measure(ctx context.Context, r rig.Rig, services int) error {
+	b := &bench{Rig: r}
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
@@ -106,46 +86,34 @@ func measure(ctx context.Context, box *sandbox.Sandbox, services int) error {
 // prepare starts AWS, gives the nodes their instances, and starts Herald.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
-	if b.cloud, err = moto.Start(ctx, b.box); err != nil {
+	if b.cloud, err = moto.Start(ctx, b.Box); err != nil {
 		return err
 	}
 	vpc, err := b.cloud.MakeVPC(ctx, cluster, 20)
 	if err != nil {
 		return err
 	}
-	instances, err := b.cloud.RunInstances(ctx, vpc, len(b.box.Nodes()))
+	instances, err := b.cloud.RunInstances(ctx, vpc, len(b.Box.Nodes()))
 	if err != nil {
 		return err
 	}
-	if err := b.connect(ctx); err != nil {
+	_, err = b.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	if err != nil {
 		return err
 	}
-	for i, node := range b.box.Nodes() {
+	for i, node := range b.Box.Nodes() {
 		if err := b.patchNode(ctx, node, fmt.Sprintf(`{"spec":{"providerID":%q}}`, instances[i].ProviderID())); err != nil {
 			return err
 		}
 	}
-	path := filepath.Join(b.box.Dir(), "cloud-config.yaml")
+	path := filepath.Join(b.Box.Dir(), "cloud-config.yaml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, config, moto.Region, vpc.ID, b.cloud.Endpoint), 0o644); err != nil {
 		return err
 	}
-	if err := b.box.InstallHerald(ctx); err != nil {
+	if err := b.Box.InstallHerald(ctx); err != nil {
 		return err
 	}
-	return b.box.RunController(ctx, []string{"--cloud-config=" + path}, moto.Env)
-}
-
-func (b *bench) connect(ctx context.Context) error {
-	config, err := clientcmd.BuildConfigFromFlags("", b.box.Kubeconfig())
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = -1, 0
-	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	_, err = b.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
-	return err
+	return b.Box.RunController(ctx, []string{"--cloud-config=" + path}, moto.Env)
 }
 
 func (b *bench) warmUp(ctx context.Context, kind string) error {
@@ -246,7 +214,7 @@ func (b *bench) play(ctx context.Context, kind string, s step, keys string) erro
 		keys += fmt.Sprintf("polls=%d ", polls)
 	}
 	fmt.Printf("case=%s-%s ports=%d nodes=%d calls=%d %sseconds=%.2f\n",
-		kind, s.name, ports, len(b.box.Nodes()), len(calls)-polls, keys, end.Sub(start).Seconds())
+		kind, s.name, ports, len(b.Box.Nodes()), len(calls)-polls, keys, end.Sub(start).Seconds())
 	fmt.Fprintf(os.Stderr, "%s-%s: %s\n", kind, s.name, moto.Tally(calls))
 	return nil
 }
@@ -292,14 +260,14 @@ func (b *bench) create(ctx context.Context, kind, name string) error {
 	for i := range ports {
 		service.Spec.Ports = append(service.Spec.Ports, corev1.ServicePort{Name: fmt.Sprintf("p%d", i), Port: int32(80 + i)})
 	}
-	_, err := b.kube.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{})
+	_, err := b.Kube.CoreV1().Services(namespace).Create(ctx, service, metav1.CreateOptions{})
 	return err
 }
 
 // served waits until a Service shows the name of its load balancer.
 func (b *bench) served(ctx context.Context, name string) error {
 	return b.until(ctx, name+" is served", func() error {
-		service, err := b.kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+		service, err := b.Kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err == nil && len(service.Status.LoadBalancer.Ingress) == 0 {
 			err = fmt.Errorf("conditions %v", service.Status.Conditions)
 		}
@@ -310,18 +278,18 @@ func (b *bench) served(ctx context.Context, name string) error {
 // touch changes something of a Service that is no matter of load balancers.
 func (b *bench) touch(ctx context.Context, name string) error {
 	patch := fmt.Sprintf(`{"metadata":{"annotations":{"example.com/touched":%q}}}`, time.Now())
-	_, err := b.kube.CoreV1().Services(namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := b.Kube.CoreV1().Services(namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
 
 func (b *bench) delete(ctx context.Context, name string) error {
-	return b.kube.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	return b.Kube.CoreV1().Services(namespace).Delete(ctx, name, metav1.DeleteOptions{})
 }
 
 // gone waits until a Service is deleted for good.
 func (b *bench) gone(ctx context.Context, name string) error {
 	return b.until(ctx, name+" is gone", func() error {
-		_, err := b.kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+		_, err := b.Kube.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -347,6 +315,6 @@ func (b *bench) until(ctx context.Context, what string, check func() error) erro
 }
 
 func (b *bench) patchNode(ctx context.Context, name, patch string) error {
-	_, err := b.kube.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := b.Kube.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }

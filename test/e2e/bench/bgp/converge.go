@@ -36,7 +36,7 @@ func duration(text string) *metav1.Duration {
 // speaker: from the moment that the speaker, which knows the addresses, is told of
 // the router; and from its start, when it knows nothing.
 func (b *bench) converge(ctx context.Context, counts []int) error {
-	if err := b.box.InstallHerald(ctx); err != nil {
+	if err := b.Box.InstallHerald(ctx); err != nil {
 		return err
 	}
 	if err := b.advertise(ctx); err != nil {
@@ -57,7 +57,7 @@ func (b *bench) converge(ctx context.Context, counts []int) error {
 
 // count measures with as many routes as there are addresses.
 func (b *bench) count(ctx context.Context, count int) error {
-	if err := b.box.StartSpeaker(ctx, node); err != nil {
+	if err := b.Box.StartSpeaker(ctx, node); err != nil {
 		return err
 	}
 	if err := b.idle(ctx); err != nil {
@@ -73,24 +73,24 @@ func (b *bench) count(ctx context.Context, count int) error {
 	told, rss := time.Since(start), b.rss()
 
 	// Nothing of before is left in the router: it is told everything again.
-	if err := b.box.Kill(ctx, "speaker-"+node); err != nil {
+	if err := b.Box.Kill(ctx, "speaker-"+node); err != nil {
 		return err
 	}
 	if err := b.routes(ctx, 0); err != nil {
 		return err
 	}
 	start = time.Now()
-	if err := b.box.StartAgain("speaker-" + node); err != nil {
+	if err := b.Box.StartAgain("speaker-" + node); err != nil {
 		return err
 	}
 	if err := b.routes(ctx, count); err != nil {
 		return err
 	}
 	fmt.Printf("case=%s routes=%d seconds=%.1f start_seconds=%.1f rss_mib=%d\n", converge, count, told.Seconds(), time.Since(start).Seconds(), rss)
-	if err := b.box.Kill(ctx, "speaker-"+node); err != nil {
+	if err := b.Box.Kill(ctx, "speaker-"+node); err != nil {
 		return err
 	}
-	return b.herald.BGPPeers.Delete(ctx, object, metav1.DeleteOptions{})
+	return b.Herald.BGPPeers.Delete(ctx, object, metav1.DeleteOptions{})
 }
 
 // addresses writes VirtualIPs as the controller would, without one, until there
@@ -102,7 +102,7 @@ func (b *bench) addresses(ctx context.Context, written, count int) error {
 	for n := written; n < count; n++ {
 		vip := virtualIP(netip.AddrFrom4([4]byte{100, byte(80 + n>>16), byte(n >> 8), byte(n)}))
 		group.Go(func() error {
-			_, err := b.herald.VirtualIPs.Create(ctx, vip, metav1.CreateOptions{})
+			_, err := b.Herald.VirtualIPs.Create(ctx, vip, metav1.CreateOptions{})
 			return err
 		})
 	}
@@ -149,7 +149,7 @@ func (b *bench) idle(ctx context.Context) error {
 
 // cpu is the time that the speaker has used, in hundredths of a second.
 func (b *bench) cpu() int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.box.PID("speaker-"+node)))
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.Box.PID("speaker-"+node)))
 	if err != nil {
 		return 0
 	}
@@ -204,7 +204,7 @@ func (b *bench) received(ctx context.Context) (int, error) {
 
 // rss is the memory of the speaker, in MiB.
 func (b *bench) rss() int {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.box.PID("speaker-"+node)))
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.Box.PID("speaker-"+node)))
 	if err != nil {
 		return 0
 	}

@@ -3,19 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/test/e2e/bench/rig"
 	"github.com/heraldlb/herald/test/e2e/failover"
 )
-
-// unsteady rounds in a row end a case: the next one starts afresh.
-const unsteady = 3
 
 // fail plays the cases and prints a line each. wrong says that a round had an error.
 func (b *bench) fail(ctx context.Context, cases []failover.RoutedCase, rounds int) (wrong bool, err error) {
@@ -25,12 +20,12 @@ func (b *bench) fail(ctx context.Context, cases []failover.RoutedCase, rounds in
 	if err := b.peer(ctx, &v1alpha1.GracefulRestart{}); err != nil {
 		return false, err
 	}
-	_, err = b.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: object}}, metav1.CreateOptions{})
+	_, err = b.Kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: object}}, metav1.CreateOptions{})
 	if err != nil {
 		return false, err
 	}
 	pool := &v1alpha1.AddressPool{ObjectMeta: metav1.ObjectMeta{Name: object}, Spec: v1alpha1.AddressPoolSpec{Addresses: []string{"203.0.113.0/24"}}}
-	if _, err := b.herald.AddressPools.Create(ctx, pool, metav1.CreateOptions{}); err != nil {
+	if _, err := b.Herald.AddressPools.Create(ctx, pool, metav1.CreateOptions{}); err != nil {
 		return false, err
 	}
 	for _, c := range cases {
@@ -52,26 +47,11 @@ func (b *bench) play(ctx context.Context, c failover.RoutedCase, rounds int) (fa
 	if err != nil {
 		return summary, err
 	}
-	missed := 0
-	for round := 1; round <= rounds && missed < unsteady; round++ {
-		start := time.Now()
-		trace, err := scene.Play(ctx, c, fmt.Sprintf("node%d", 1+round%2))
-		if ctx.Err() != nil {
-			return summary, context.Cause(ctx)
-		}
-		missed++
-		if trace != nil {
-			missed = 0
-			summary.Traces = append(summary.Traces, *trace)
-			fmt.Fprintf(os.Stderr, "%s %d/%d: %s (%.1f s)\n", c.Name, round, rounds, trace, time.Since(start).Seconds())
-		}
-		if err != nil {
-			summary.Errors++
-			fmt.Fprintf(os.Stderr, "%s %d/%d: error: %s\n", c.Name, round, rounds, strings.ReplaceAll(err.Error(), "\n", "; "))
-		}
-	}
-	if missed == unsteady {
-		fmt.Fprintf(os.Stderr, "%s: no round could be played %d times in a row, the rest is left out\n", c.Name, unsteady)
+	summary.Traces, summary.Errors, err = rig.Rounds(ctx, c.Name, rounds, func(round int) (*failover.RoutedTrace, error) {
+		return scene.Play(ctx, c, fmt.Sprintf("node%d", 1+round%2))
+	})
+	if err != nil {
+		return summary, err
 	}
 	return summary, scene.Strike(ctx)
 }
@@ -80,7 +60,7 @@ func (b *bench) play(ctx context.Context, c failover.RoutedCase, rounds int) (fa
 // on the last one, so that it takes a way to the pods and none of them.
 func (b *bench) stage(ctx context.Context, c failover.RoutedCase) (*failover.Routed, error) {
 	scene := &failover.Routed{Router: "router", Peer: object, Scene: &failover.Scene{
-		Box: b.box, Kube: b.kube, Herald: b.herald, Namespace: object, Service: c.Name, Client: "client", Nodes: b.box.Nodes(),
+		Box: b.Box, Kube: b.Kube, Herald: b.Herald, Namespace: object, Service: c.Name, Client: "client", Nodes: b.Box.Nodes(),
 	}}
 	if c.Far {
 		scene.Nodes = []string{"node3"}

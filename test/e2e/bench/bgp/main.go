@@ -5,23 +5,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
-	"github.com/heraldlb/herald/client"
+	"github.com/heraldlb/herald/test/e2e/bench/rig"
 	"github.com/heraldlb/herald/test/e2e/failover"
 	"github.com/heraldlb/herald/test/sandbox"
 )
@@ -62,29 +56,18 @@ exit
 `
 
 type options struct {
-	rounds      int
-	routes      string
-	cases       string
-	speakerArgs string
-	realtime    bool
-	logs        string
+	rounds        int
+	routes, cases string
+	speakers      rig.Speakers
+	logs          *string
 }
 
 func main() {
-	var o options
+	o := options{speakers: rig.SpeakerFlags(), logs: rig.Logs()}
 	flag.IntVar(&o.rounds, "rounds", 20, "rounds of each failure")
 	flag.StringVar(&o.routes, "routes", "1000,10000,100000", "numbers of routes, with commas")
 	flag.StringVar(&o.cases, "cases", "", "cases, with commas; all when empty")
-	flag.StringVar(&o.speakerArgs, "speaker-args", "", "further arguments of the speakers")
-	flag.BoolVar(&o.realtime, "realtime", false, "let speakers have real-time threads (CAP_SYS_NICE)")
-	flag.StringVar(&o.logs, "logs", "", "folder for the logs of a cluster in which something went wrong")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-bgp:", err)
-		os.Exit(1)
-	}
+	rig.Main("bench-bgp", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {
@@ -120,80 +103,40 @@ func numbers(text string) (counts []int, err error) {
 
 // choose returns the cases by their names, in the order of those.
 func choose(names string) (counting bool, failures []failover.RoutedCase, err error) {
-	if names == "" {
-		return true, failover.RoutedCases, nil
-	}
-	for name := range strings.SplitSeq(names, ",") {
-		name = strings.TrimSpace(name)
-		i := slices.IndexFunc(failover.RoutedCases, func(c failover.RoutedCase) bool { return c.Name == name })
-		switch {
-		case name == converge:
+	all := append([]failover.RoutedCase{{Name: converge}}, failover.RoutedCases...)
+	chosen, err := rig.Choose(names, all, func(c failover.RoutedCase) string { return c.Name })
+	for _, c := range chosen {
+		if c.Name == converge {
 			counting = true
-		case i >= 0:
-			failures = append(failures, failover.RoutedCases[i])
-		default:
-			all := []string{converge}
-			for _, c := range failover.RoutedCases {
-				all = append(all, c.Name)
-			}
-			return false, nil, fmt.Errorf("there is no case %q, but: %s", name, strings.Join(all, ", "))
+			continue
 		}
+		failures = append(failures, c)
 	}
-	return counting, failures, nil
+	return counting, failures, err
 }
 
 // bench is a cluster with its clients and its router.
 type bench struct {
-	box    *sandbox.Sandbox
-	kube   kubernetes.Interface
-	herald *client.Clients
-	frr    *sandbox.FRR
+	rig.Rig
+	frr *sandbox.FRR
 }
 
 // inCluster has something measured in a new cluster: a bare one of one node, with
 // Herald's objects and nothing that runs, or a whole one of three. wrong says that
 // the logs are of interest.
 func (o options) inCluster(ctx context.Context, bare bool, measure func(*bench) (wrong bool, err error)) error {
-	config := sandbox.Config{
-		Name: fmt.Sprintf("bb-%d", os.Getpid()), Nodes: 3, Progress: os.Stderr, SpeakerArgs: strings.Fields(o.speakerArgs),
-	}
+	config := sandbox.Config{Name: fmt.Sprintf("bb-%d", os.Getpid()), Nodes: 3}
 	if bare {
 		config.Nodes, config.WithoutHerald = 1, true
 	}
-	if o.realtime {
-		config.SpeakerCapabilities = []sandbox.Capability{sandbox.CapSysNice}
-	}
-	box, err := sandbox.Up(ctx, config)
-	if err != nil {
-		return err
-	}
-	b := &bench{box: box}
-	wrong := false
-	err = b.connect(ctx)
-	if err == nil {
-		wrong, err = measure(b)
-	}
-	if (wrong || err != nil) && o.logs != "" {
-		err = errors.Join(err, os.RemoveAll(o.logs), os.CopyFS(o.logs, os.DirFS(box.Dir()+"/log")))
-		fmt.Fprintln(os.Stderr, "the logs are in", o.logs)
-	}
-	return errors.Join(err, box.Down(context.WithoutCancel(ctx)))
-}
-
-func (b *bench) connect(ctx context.Context) error {
-	config, err := clientcmd.BuildConfigFromFlags("", b.box.Kubeconfig())
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = -1, 0
-	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
-		return err
-	}
-	if b.herald, err = client.New(config); err != nil {
-		return err
-	}
-	b.frr, err = b.box.StartFRR(ctx, "router", torConfig)
-	return err
+	o.speakers.Configure(&config)
+	return rig.Up(ctx, config, *o.logs, func(r rig.Rig) (bool, error) {
+		frr, err := r.Box.StartFRR(ctx, "router", torConfig)
+		if err != nil {
+			return false, err
+		}
+		return measure(&bench{r, frr})
+	})
 }
 
 // advertise makes the Advertisement of all pools.
@@ -201,13 +144,13 @@ func (b *bench) advertise(ctx context.Context) error {
 	advert := &v1alpha1.Advertisement{
 		ObjectMeta: metav1.ObjectMeta{Name: object}, Spec: v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}},
 	}
-	_, err := b.herald.Advertisements.Create(ctx, advert, metav1.CreateOptions{})
+	_, err := b.Herald.Advertisements.Create(ctx, advert, metav1.CreateOptions{})
 	return err
 }
 
 // peer makes the BGPPeer for the router.
 func (b *bench) peer(ctx context.Context, restart *v1alpha1.GracefulRestart) error {
-	router, _ := b.box.Addrs("router")
+	router, _ := b.Box.Addrs("router")
 	peer := &v1alpha1.BGPPeer{
 		ObjectMeta: metav1.ObjectMeta{Name: object},
 		Spec: v1alpha1.BGPPeerSpec{
@@ -216,6 +159,6 @@ func (b *bench) peer(ctx context.Context, restart *v1alpha1.GracefulRestart) err
 			BFD:             &v1alpha1.BFD{ReceiveInterval: duration("100ms"), TransmitInterval: duration("100ms")},
 		},
 	}
-	_, err := b.herald.BGPPeers.Create(ctx, peer, metav1.CreateOptions{})
+	_, err := b.Herald.BGPPeers.Create(ctx, peer, metav1.CreateOptions{})
 	return err
 }
