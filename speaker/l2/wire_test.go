@@ -452,7 +452,7 @@ func receive(t *testing.T, claims <-chan Claim) Claim {
 	select {
 	case c := <-claims:
 		return c
-	case <-time.After(2 * time.Second):
+	case <-time.After(15 * time.Second):
 		t.Fatal("no claim")
 		return Claim{}
 	}
