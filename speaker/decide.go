@@ -110,6 +110,8 @@ type Decision struct {
 
 // Verdict is yes, with the interfaces, or no, with the reason.
 type Verdict struct {
+	// Of is the VirtualIP that was decided about.
+	Of *v1alpha1.VirtualIP
 	// Reason why the address is not announced from here; empty when it is.
 	Reason v1alpha1.Reason
 	// Why tells in a sentence, without its subject, how it came that this node has the address, or what stands in the way.
@@ -126,6 +128,12 @@ type Verdict struct {
 	Foreign [6]byte
 	// Conflict says that there is a stranger.
 	Conflict bool
+}
+
+// same says that the same was decided about the same version of a VirtualIP.
+func (v Verdict) same(o Verdict) bool {
+	return v.Of == o.Of && v.Reason == o.Reason && v.Why == o.Why && slices.Equal(v.Interfaces, o.Interfaces) &&
+		v.Heirs == o.Heirs && v.Tells == o.Tells && v.Asked == o.Asked && v.Foreign == o.Foreign && v.Conflict == o.Conflict
 }
 
 // proxySettle is how long a service proxy that has failed and does not say when it writes its rules has to be well again
@@ -249,12 +257,12 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 		c.Roles[vip.Name] = role
 	}
 	c.again(role.wake(v))
-	c.act(vip.Name, addr, p, v, role)
+	c.act(vip, addr, p, v, role)
 }
 
 // act is what the role for an address means.
-func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role) {
-	verdict := Verdict{Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
+func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view, role Role) {
+	verdict := Verdict{Of: vip, Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
 	verdict.Asked = role.answers() || role.Phase == Blocked
 	every, ask := role.question(c.Now)
 	for _, i := range p.interfaces {
@@ -280,7 +288,7 @@ func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role)
 	}
 	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn &&
 		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
-	c.Verdicts[name] = verdict
+	c.Verdicts[vip.Name] = verdict
 	switch role.Phase {
 	case Owning:
 		c.watchAbsent(p)
