@@ -40,6 +40,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		bgpPeers:       p.bgpPeers,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
 		alive:          p.live.alive,
+		returning:      p.live.returning,
 		speaker:        p.speakerOf,
 		load:           p.ledger.load,
 	}
