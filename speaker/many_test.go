@@ -91,7 +91,6 @@ var vipType = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: 
 func vipOf(n int) *v1alpha1.VirtualIP {
 	addr := netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 	written := metav1.NewTime(epoch)
-	fields := func(paths string) *metav1.FieldsV1 { return metav1.NewFieldsV1(paths) }
 	return &v1alpha1.VirtualIP{
 		TypeMeta: vipType,
 		ObjectMeta: metav1.ObjectMeta{
@@ -99,11 +98,11 @@ func vipOf(n int) *v1alpha1.VirtualIP {
 			ManagedFields: []metav1.ManagedFieldsEntry{
 				{
 					Manager: "herald-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: vipType.APIVersion, Time: &written, FieldsType: "FieldsV1",
-					FieldsV1: fields(`{"f:spec":{".":{},"f:address":{},"f:bgp":{".":{},"f:advertisements":{".":{},"v:\"fabric\"":{}}},"f:claims":{".":{},"k:{\"name\":\"web\",\"namespace\":\"shop\"}":{".":{},"f:externalTrafficPolicy":{},"f:name":{},"f:namespace":{},"f:ports":{},"f:uid":{}}},"f:pool":{},"f:reclaimPolicy":{}}}`),
+					FieldsV1: metav1.NewFieldsV1(`{"f:spec":{".":{},"f:address":{},"f:bgp":{".":{},"f:advertisements":{".":{},"v:\"fabric\"":{}}},"f:claims":{".":{},"k:{\"name\":\"web\",\"namespace\":\"shop\"}":{".":{},"f:externalTrafficPolicy":{},"f:name":{},"f:namespace":{},"f:ports":{},"f:uid":{}}},"f:pool":{},"f:reclaimPolicy":{}}}`),
 				},
 				{
 					Manager: "herald-speaker", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: vipType.APIVersion, Time: &written, FieldsType: "FieldsV1", Subresource: "status",
-					FieldsV1: fields(`{"f:status":{".":{},"f:conditions":{".":{},"k:{\"type\":\"Announced\"}":{".":{},"f:lastTransitionTime":{},"f:message":{},"f:reason":{},"f:status":{},"f:type":{}}},"f:owner":{},"f:ownerSince":{}}}`),
+					FieldsV1: metav1.NewFieldsV1(`{"f:status":{".":{},"f:conditions":{".":{},"k:{\"type\":\"Announced\"}":{".":{},"f:lastTransitionTime":{},"f:message":{},"f:reason":{},"f:status":{},"f:type":{}}},"f:owner":{},"f:ownerSince":{}}}`),
 				},
 			},
 		},
