@@ -112,6 +112,8 @@ type Decision struct {
 
 // Verdict is yes, with the interfaces, or no, with the reason.
 type Verdict struct {
+	// Of is the VirtualIP that was decided about.
+	Of *v1alpha1.VirtualIP
 	// Reason why the address is not announced from here; empty when it is.
 	Reason v1alpha1.Reason
 	// Why tells in a sentence, without its subject, how it came that this node has the address, or what stands in the way.
@@ -130,6 +132,12 @@ type Verdict struct {
 	Conflict bool
 }
 
+// same says that the same was decided about the same version of a VirtualIP.
+func (v Verdict) same(o Verdict) bool {
+	return v.Of == o.Of && v.Reason == o.Reason && v.Why == o.Why && slices.Equal(v.Interfaces, o.Interfaces) &&
+		v.Heirs == o.Heirs && v.Tells == o.Tells && v.Asked == o.Asked && v.Foreign == o.Foreign && v.Conflict == o.Conflict
+}
+
 // proxySettle is how long a service proxy that has failed and does not say when it writes its rules has to be well again
 // before it counts.
 const proxySettle = 2 * time.Second
@@ -139,15 +147,19 @@ func Decide(s Snapshot) *Decision {
 	if s.Before == nil {
 		s.Before = &Decision{}
 	}
+	// There is about as much as before, and room for that costs less than growing to it.
 	d := &Decision{
+		L2:        make([]l2.Announcement, 0, len(s.Before.L2)),
+		Questions: make([]l2.Question, 0, len(s.Before.Questions)),
+		Routes:    make([]bgp.Route, 0, len(s.Before.Routes)),
 		Verdicts:  make(map[string]Verdict, len(s.VirtualIPs)),
-		Roles:     map[string]Role{},
+		Roles:     make(map[string]Role, len(s.Before.Roles)),
 		Absent:    map[netip.Addr]bool{},
 		Up:        map[netip.Addr]bool{},
 		Lingering: map[bfd.Path]time.Time{},
 		Nodes:     map[bfd.Path]string{},
 
-		Routed:      map[string]RouteVerdict{},
+		Routed:      make(map[string]RouteVerdict, len(s.Before.Routed)),
 		Unready:     map[string]time.Time{},
 		Came:        map[string]time.Time{},
 		RouterPaths: map[bfd.Path]string{},
@@ -180,6 +192,25 @@ type course struct {
 	proxy    v1alpha1.Reason // why the service proxy cannot serve
 	tells    map[tale]bool
 	offers   map[string]*offer // by the name of the Advertisement
+	room     room
+}
+
+// room is what one VirtualIP after the other is decided in: there may be very many, and little else would be garbage.
+type room struct {
+	place      place
+	view       view
+	interfaces []string // names that many verdicts have, and nobody changes
+}
+
+// names are those of interfaces.
+func (r *room) names(interfaces []lan.Interface) []string {
+	if !slices.EqualFunc(r.interfaces, interfaces, func(name string, i lan.Interface) bool { return name == i.Name }) {
+		r.interfaces = make([]string, 0, len(interfaces))
+		for _, i := range interfaces {
+			r.interfaces = append(r.interfaces, i.Name)
+		}
+	}
+	return slices.Clip(r.interfaces)
 }
 
 // unfit finds out whether this node can serve at all.
@@ -253,17 +284,19 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 		c.Roles[vip.Name] = role
 	}
 	c.again(role.wake(v))
-	c.act(vip.Name, addr, p, v, role)
+	c.act(vip, addr, p, v, role)
 }
 
 // act is what the role for an address means.
-func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role) {
-	verdict := Verdict{Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
+func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view, role Role) {
+	verdict := Verdict{Of: vip, Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
 	verdict.Asked = role.answers() || role.Phase == Blocked
 	every, ask := role.question(c.Now)
+	if role.answers() && len(p.interfaces) > 0 {
+		verdict.Interfaces = c.room.names(p.interfaces)
+	}
 	for _, i := range p.interfaces {
 		if role.answers() {
-			verdict.Interfaces = append(verdict.Interfaces, i.Name)
 			c.L2 = append(c.L2, l2.Announcement{
 				Addr: addr, Interface: i.Name, Term: v.term, Yielding: role.Phase == Yielding, Round: role.Round,
 			})
@@ -284,7 +317,7 @@ func (c *course) act(name string, addr netip.Addr, p *place, v *view, role Role)
 	}
 	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn &&
 		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
-	c.Verdicts[name] = verdict
+	c.Verdicts[vip.Name] = verdict
 	switch role.Phase {
 	case Owning:
 		c.watchAbsent(p)
@@ -336,7 +369,8 @@ type peer struct {
 
 // place finds out where an address lives, and has the other candidates watched.
 func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
-	p := &place{rank: -1}
+	p := &c.room.place
+	*p = place{rank: -1, peers: p.peers[:0]}
 	spec := vip.Spec.L2
 	if spec == nil {
 		return p
@@ -386,9 +420,11 @@ func (c *course) reached(peers []v1alpha1.L2Peer) (netip.Addr, string) {
 
 // view is what the role for an address depends on.
 func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before Role) *view {
-	v := &view{
+	v := &c.room.view
+	*v = view{
 		now:    c.Now,
 		node:   c.Node,
+		peers:  p.peers,
 		listed: p.rank >= 0,
 		rank:   p.rank,
 		unfit:  c.Unfit,
@@ -414,14 +450,6 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 			}
 		}
 		v.claims = append(v.claims, known)
-	}
-	v.life = func(node string) life {
-		for _, o := range p.peers {
-			if o.node == node {
-				return o.life
-			}
-		}
-		return life{gone: true, how: "which is no candidate any more"}
 	}
 	return v
 }

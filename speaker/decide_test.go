@@ -86,6 +86,7 @@ func newPlay(t *testing.T, objects []byte) *play {
 		if vip.Spec.L2 != nil && vip.Spec.L2.Peers == nil {
 			vip.Spec.L2.Peers = peersOf(vip.Spec.L2.Candidates)
 		}
+		leanVirtualIP(vip) // as the informers keep it
 		p.s.VirtualIPs = append(p.s.VirtualIPs, vip)
 	}
 	return p

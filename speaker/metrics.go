@@ -85,15 +85,15 @@ func (m *metrics) decided(took time.Duration, before, d *Decision) {
 		}
 	}
 	conflicts := 0
-	announced, advertised := make([]v1alpha1.Reason, 0, len(d.Verdicts)), make([]v1alpha1.Reason, 0, len(d.Routed))
+	announced, advertised := map[v1alpha1.Reason]int{}, map[v1alpha1.Reason]int{}
 	for _, verdict := range d.Verdicts {
 		if verdict.Conflict {
 			conflicts++
 		}
-		announced = append(announced, verdict.Reason)
+		announced[verdict.Reason]++
 	}
 	for _, verdict := range d.Routed {
-		advertised = append(advertised, verdict.Reason)
+		advertised[verdict.Reason]++
 	}
 	m.conflicts.Set(float64(conflicts))
 	m.count(m.announced, m.withheld, announced)
@@ -101,11 +101,7 @@ func (m *metrics) decided(took time.Duration, before, d *Decision) {
 }
 
 // count says how many have no reason against them, and how many have which.
-func (m *metrics) count(without prometheus.Gauge, with *prometheus.GaugeVec, reasons []v1alpha1.Reason) {
-	counts := map[v1alpha1.Reason]int{}
-	for _, reason := range reasons {
-		counts[reason]++
-	}
+func (m *metrics) count(without prometheus.Gauge, with *prometheus.GaugeVec, counts map[v1alpha1.Reason]int) {
 	without.Set(float64(counts[""]))
 	delete(counts, "")
 	if m.seen[with] == nil {

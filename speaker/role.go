@@ -131,8 +131,18 @@ type view struct {
 	term  uint64
 	// claims of others to the address, one a host, in any order.
 	claims []claim
-	// life tells of a candidate.
-	life func(node string) life
+	// peers are the other candidates.
+	peers []peer
+}
+
+// life tells of a candidate.
+func (v *view) life(node string) life {
+	for i := range v.peers {
+		if v.peers[i].node == node {
+			return v.peers[i].life
+		}
+	}
+	return life{gone: true, how: "which is no candidate any more"}
 }
 
 // claim is a claim with what is known of its host.

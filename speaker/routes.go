@@ -47,6 +47,20 @@ type offer struct {
 	nodes    int32
 	// routers that routes of a family go to, with the next hop that each is to be told: none is our address on the session.
 	routers map[bgp.Family]map[string]netip.Addr
+	// groups are the same routers as a route has them that no other Advertisement has a part in.
+	groups map[bgp.Family][]group
+}
+
+// group are routers, by name, that are told of one next hop.
+type group struct {
+	hop     netip.Addr
+	routers []string
+}
+
+// part is what an Advertisement does for a prefix.
+type part struct {
+	prefix netip.Prefix
+	share
 }
 
 // offer finds out once what all addresses of the Advertisements have in common.
@@ -68,6 +82,10 @@ func (c *course) offer() {
 				}
 			}
 		}
+		o.groups = map[bgp.Family][]group{}
+		for family := range o.routers {
+			o.groups[family] = o.grouped(family, map[string]bool{})
+		}
 		c.offers[a.Name] = o
 	}
 }
@@ -75,7 +93,7 @@ func (c *course) offer() {
 // routes decides which addresses to advertise, and gathers them into routes.
 func (c *course) routes() {
 	c.offer()
-	prefixes := map[netip.Prefix][]share{}
+	parts := make([]part, 0, len(c.Before.Routes))
 	for _, vip := range c.VirtualIPs {
 		addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 		if err != nil || vip.Spec.BGP == nil {
@@ -87,21 +105,29 @@ func (c *course) routes() {
 			continue
 		}
 		for _, name := range verdict.Advertisements {
-			prefix := aggregate(addr, c.offers[name])
-			part := share{advertisement: name}
-			if c.offers[name].Weighted {
-				part.bandwidth = float32(c.endpoints(vip, addr)) * endpointBandwidth
+			o := c.offers[name]
+			p := part{prefix: aggregate(addr, o), share: share{advertisement: name}}
+			if o.Weighted {
+				p.bandwidth = float32(c.endpoints(vip, addr)) * endpointBandwidth
 			}
-			i := slices.IndexFunc(prefixes[prefix], func(s share) bool { return s.advertisement == name })
-			if i < 0 {
-				prefixes[prefix] = append(prefixes[prefix], part)
-				continue
-			}
-			prefixes[prefix][i].bandwidth += part.bandwidth
+			parts = append(parts, p)
 		}
 	}
-	for _, prefix := range slices.SortedFunc(maps.Keys(prefixes), netip.Prefix.Compare) {
-		c.advertise(prefix, prefixes[prefix])
+	slices.SortFunc(parts, func(a, b part) int {
+		return cmp.Or(a.prefix.Compare(b.prefix), strings.Compare(a.advertisement, b.advertisement))
+	})
+	var shares []share
+	for i := range parts {
+		p := &parts[i]
+		if last := len(shares) - 1; last >= 0 && shares[last].advertisement == p.advertisement {
+			shares[last].bandwidth += p.bandwidth
+		} else {
+			shares = append(shares, p.share)
+		}
+		if i == len(parts)-1 || parts[i+1].prefix != p.prefix {
+			c.advertise(p.prefix, shares)
+			shares = shares[:0]
+		}
 	}
 	c.unspoken()
 	c.settle()
@@ -140,7 +166,11 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 // applying are the Advertisements that have the address advertised from here, or why there is none.
 func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 	verdict := RouteVerdict{Reason: v1alpha1.UnknownAdvertisement}
-	for _, name := range slices.Sorted(slices.Values(vip.Spec.BGP.Advertisements)) {
+	names := vip.Spec.BGP.Advertisements
+	if !slices.IsSorted(names) {
+		names = slices.Sorted(slices.Values(names))
+	}
+	for i, name := range names {
 		o := c.offers[name]
 		limit := slices.IndexFunc(vip.Spec.BGP.Limits, func(l v1alpha1.BGPLimit) bool { return l.Advertisement == name })
 		switch {
@@ -152,6 +182,8 @@ func (c *course) applying(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict
 			verdict.Reason = v1alpha1.OverMaxNodes
 		case len(o.routers[familyOf(addr)]) == 0:
 			verdict.Reason, verdict.Why = v1alpha1.NoPeer, ""
+		case len(verdict.Advertisements) == i:
+			verdict.Advertisements = slices.Clip(names[:i+1]) // all so far, as they are there
 		default:
 			verdict.Advertisements = append(verdict.Advertisements, name)
 		}
@@ -236,32 +268,49 @@ func aggregate(addr netip.Addr, o *offer) netip.Prefix {
 
 // advertise adds the routes of a prefix. A router that several Advertisements name is told of the prefix by the first of them
 // by name: a route has one set of attributes.
-func (c *course) advertise(prefix netip.Prefix, parts []share) {
-	slices.SortFunc(parts, func(a, b share) int { return strings.Compare(a.advertisement, b.advertisement) })
+func (c *course) advertise(prefix netip.Prefix, shares []share) {
 	family := familyOf(prefix.Addr())
-	told := map[string]bool{}
-	for _, part := range parts {
-		o := c.offers[part.advertisement]
-		groups := map[netip.Addr][]string{}
-		for _, name := range sortedKeys(o.routers[family]) {
-			if told[name] {
-				continue
-			}
-			hop := o.routers[family][name]
-			groups[hop] = append(groups[hop], name)
-			told[name], c.tells[tale{name, family}] = true, true
+	var told map[string]bool
+	if len(shares) > 1 {
+		told = map[string]bool{}
+	}
+	for _, s := range shares {
+		o := c.offers[s.advertisement]
+		groups := o.groups[family]
+		if told != nil {
+			groups = o.grouped(family, told)
 		}
-		for _, hop := range slices.SortedFunc(maps.Keys(groups), netip.Addr.Compare) {
-			c.Routes = append(c.Routes, routeOf(prefix, hop, groups[hop], part, o.BGPAdvertisement))
+		for _, g := range groups {
+			c.Routes = append(c.Routes, routeOf(prefix, g.hop, g.routers, s, o.BGPAdvertisement))
+			for _, name := range g.routers {
+				c.tells[tale{name, family}] = true
+			}
 		}
 	}
 }
 
-func routeOf(prefix netip.Prefix, hop netip.Addr, peers []string, part share, spec *v1alpha1.BGPAdvertisement) bgp.Route {
+// grouped are the routers of a family by next hop, without those that have been told, which these are from then on.
+func (o *offer) grouped(family bgp.Family, told map[string]bool) []group {
+	byHop := map[netip.Addr][]string{}
+	for _, name := range sortedKeys(o.routers[family]) {
+		if !told[name] {
+			hop := o.routers[family][name]
+			byHop[hop] = append(byHop[hop], name)
+			told[name] = true
+		}
+	}
+	groups := make([]group, 0, len(byHop))
+	for _, hop := range slices.SortedFunc(maps.Keys(byHop), netip.Addr.Compare) {
+		groups = append(groups, group{hop, slices.Clip(byHop[hop])})
+	}
+	return groups
+}
+
+func routeOf(prefix netip.Prefix, hop netip.Addr, peers []string, s share, spec *v1alpha1.BGPAdvertisement) bgp.Route {
 	return bgp.Route{
 		Prefix: prefix, Peers: peers, NextHop: hop,
 		LocalPref: number(spec.LocalPreference), MED: number(spec.MED),
-		Communities: spec.Communities, Prepend: uint8(spec.Prepend), Bandwidth: part.bandwidth,
+		Communities: spec.Communities, Prepend: uint8(spec.Prepend), Bandwidth: s.bandwidth,
 	}
 }
 

@@ -111,6 +111,7 @@ type Speaker struct {
 	status  *statusWriter
 	metrics metrics
 	leaving atomic.Bool
+	edits   atomic.Uint64         // of VirtualIPs, Advertisements and BGPPeers, counted
 	told    map[string]bgp.Status // by BGPPeer, what events say of the sessions with routers
 	// decision is the last one.
 	decision atomic.Pointer[Decision]
@@ -144,6 +145,11 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 		peers:   client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
 		told:    map[string]bgp.Status{},
 		secrets: coreinformers.NewSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}),
+	}
+	for _, informer := range s.informers() {
+		if err := informer.SetTransform(lean); err != nil {
+			return nil, fmt.Errorf("preparing to watch objects: %w", err)
+		}
 	}
 	s.metrics = newMetrics(s.stateAge)
 	if err := s.metrics.register(options.Metrics); err != nil {
@@ -249,7 +255,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	group.Go(func() error { return s.Watcher.Run(work) })
 	group.Go(func() error { return s.Prober.Run(work) })
 	group.Go(func() error { return s.decide(work) })
-	group.Go(func() error { s.save(work); return nil })
+	group.Go(func() error { s.save(work, saveDelay); return nil })
 	group.Go(func() error { s.status.run(work); return nil })
 	group.Go(func() error { lease.keep(ctx); return nil })
 	group.Go(func() error {
@@ -346,15 +352,8 @@ func (d *Decision) parts(now time.Time) bool {
 
 // decide follows every change with a decision and has it done.
 func (s *Speaker) decide(ctx context.Context) error {
-	poke := func(any) {
-		s.heardAPI(time.Now())
-		s.Senses.poke()
-	}
-	handler := cache.ResourceEventHandlerFuncs{AddFunc: poke, UpdateFunc: func(_, after any) { poke(after) }, DeleteFunc: poke}
-	for _, informer := range s.informers() {
-		if _, err := informer.AddEventHandler(handler); err != nil {
-			return fmt.Errorf("watching objects: %w", err)
-		}
+	if err := s.follow(); err != nil {
+		return err
 	}
 	s.waitForAPI(ctx)
 	timer := time.NewTimer(0)
@@ -383,6 +382,26 @@ func (s *Speaker) decide(ctx context.Context) error {
 		}
 		timer.Reset(time.Until(again))
 	}
+}
+
+// follow has each change of an object decided about. Those of many objects are counted: nobody is to go through them for
+// finding out that there is nothing to save.
+func (s *Speaker) follow() error {
+	for _, informer := range s.informers() {
+		counted := informer != s.nodes && informer != s.secrets
+		heard := func(any) {
+			if counted {
+				s.edits.Add(1)
+			}
+			s.heardAPI(time.Now())
+			s.Senses.poke()
+		}
+		handler := cache.ResourceEventHandlerFuncs{AddFunc: heard, UpdateFunc: func(_, after any) { heard(after) }, DeleteFunc: heard}
+		if _, err := informer.AddEventHandler(handler); err != nil {
+			return fmt.Errorf("watching objects: %w", err)
+		}
+	}
+	return nil
 }
 
 // waitForAPI returns when the VirtualIPs are known, or there is something on disk to go on with meanwhile.
@@ -544,6 +563,7 @@ func (s *Speaker) objects(snapshot *Snapshot) {
 		snapshot.Secrets = s.saved.Secrets
 		key = keys{s.saved.Key, s.saved.OtherKey}
 	} else {
+		s.saved = nil // it would be held for good
 		snapshot.VirtualIPs = client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore())
 		snapshot.Advertisements = client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore())
 		snapshot.BGPPeers = client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore())

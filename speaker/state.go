@@ -1,10 +1,12 @@
 package speaker
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +27,8 @@ const (
 	saveDelay = time.Second
 	// touchAfter bounds by how much the age of what was saved is overstated.
 	touchAfter = 30 * time.Second
+	// saveShare is how many times as long as a write the pause after it is at least: very much is written less often.
+	saveShare = 9
 )
 
 // saved is what a speaker keeps on disk to start with while the API server is away. It is a file of its own, which only the
@@ -33,7 +37,7 @@ const (
 type saved struct {
 	SavedAt    time.Time             `json:"savedAt"`
 	Node       corev1.Node           `json:"node"`
-	VirtualIPs []*v1alpha1.VirtualIP `json:"virtualIPs"`
+	VirtualIPs []*v1alpha1.VirtualIP `json:"virtualIPs,omitempty"`
 
 	Advertisements []*v1alpha1.Advertisement `json:"advertisements,omitempty"`
 	BGPPeers       []*v1alpha1.BGPPeer       `json:"bgpPeers,omitempty"`
@@ -64,54 +68,84 @@ func load(dir, node string) (*saved, error) {
 	if s.Node.Name != node {
 		return nil, fmt.Errorf("%s is of node %q", path, s.Node.Name)
 	}
+	for _, vip := range s.VirtualIPs {
+		leanVirtualIP(vip)
+	}
 	s.SavedAt = later(s.SavedAt, info.ModTime()) // it was looked at then, and still held
 	return &s, nil
 }
 
 // store replaces the file as a whole, so that a crash leaves the old one or the new one.
 func (s *saved) store(dir string) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
 	file, err := os.CreateTemp(dir, stateFile+".*") // for its owner alone
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(file.Name()) }()
-	_, err = file.Write(data)
+	err = s.write(file)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(file.Name(), filepath.Join(dir, stateFile))
 }
 
-// save keeps on disk what is known, from when the API server has told it, each time it has changed.
-func (s *Speaker) save(ctx context.Context) {
+// write writes VirtualIPs one by one: the text of very many is never in memory as a whole.
+func (s *saved) write(to io.Writer) error {
+	rest := *s
+	rest.VirtualIPs = nil
+	head, err := json.Marshal(&rest)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(to, 1<<16) // keeps its first error for Flush
+	_, _ = w.Write(head[:len(head)-1])
+	between := `,"virtualIPs":[`
+	for _, vip := range s.VirtualIPs {
+		_, _ = w.WriteString(between)
+		between = ","
+		text, err := json.Marshal(vip)
+		if err != nil {
+			return err
+		}
+		_, _ = w.Write(text)
+	}
+	if len(s.VirtualIPs) > 0 {
+		_ = w.WriteByte(']')
+	}
+	_ = w.WriteByte('}')
+	return w.Flush()
+}
+
+// save keeps on disk what is known, from when the API server has told it, each time it has changed, and once more at the end.
+func (s *Speaker) save(ctx context.Context, delay time.Duration) {
 	if s.StateDir == "" {
 		return
 	}
-	var last string
-	for {
+	var last version
+	pause := delay
+	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
-			return
-		case <-time.After(saveDelay):
+			ended = true
+		case <-time.After(pause):
 		}
+		pause = delay
 		if !s.synced() {
 			continue
 		}
-		now := s.toSave()
-		version := now.version()
-		if version == last {
+		// What changes from here on is saved the next time.
+		now := s.version()
+		if now == last {
 			s.touch()
 			continue
 		}
-		if err := now.store(s.StateDir); err != nil {
+		start := time.Now()
+		if err := s.toSave().store(s.StateDir); err != nil {
 			klog.FromContext(ctx).Error(err, "What is known was not saved; a start without the API server would go by older knowledge")
 			continue
 		}
-		last = version
+		last = now
+		pause = max(delay, saveShare*time.Since(start))
 	}
 }
 
@@ -125,46 +159,42 @@ func (s *Speaker) touch() {
 	_ = os.Chtimes(path, time.Time{}, *contact) // the age is for people to see
 }
 
-// toSave is what is known: no more of each object than a decision needs.
+// toSave is what is known: no more of each object than a decision needs. Objects are the informers' own, and not to be changed.
 func (s *Speaker) toSave() *saved {
 	k := s.keys()
-	now := &saved{SavedAt: time.Now(), Key: k.now, OtherKey: k.other}
-	node := s.node
-	if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
-		node = object.(*corev1.Node)
-	}
-	now.Node.ObjectMeta = metav1.ObjectMeta{Name: s.node.Name, UID: s.node.UID, ResourceVersion: s.node.ResourceVersion, Labels: node.Labels}
-	now.Node.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints}
-	now.Node.Status.Addresses = node.Status.Addresses
-	now.VirtualIPs = kept(client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()), (*v1alpha1.VirtualIP).DeepCopy)
-	now.Advertisements = kept(client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore()), (*v1alpha1.Advertisement).DeepCopy)
-	now.BGPPeers = kept(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()), (*v1alpha1.BGPPeer).DeepCopy)
+	now := &saved{SavedAt: time.Now(), Key: k.now, OtherKey: k.other, Node: s.nodeToSave()}
+	now.VirtualIPs = byName(client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()))
+	now.Advertisements = byName(client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore()))
+	now.BGPPeers = byName(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()))
 	now.Secrets = s.passwords(now.BGPPeers)
 	return now
 }
 
-// kept are copies of objects without what only the API server needs, by name.
-func kept[T metav1.Object](objects []T, copied func(T) T) []T {
-	for i := range objects {
-		objects[i] = copied(objects[i])
-		objects[i].SetManagedFields(nil)
+func (s *Speaker) nodeToSave() (kept corev1.Node) {
+	node := s.node
+	if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
+		node = object.(*corev1.Node)
 	}
+	kept.ObjectMeta = metav1.ObjectMeta{Name: s.node.Name, UID: s.node.UID, ResourceVersion: s.node.ResourceVersion, Labels: node.Labels}
+	kept.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints}
+	kept.Status.Addresses = node.Status.Addresses
+	return kept
+}
+
+func byName[T metav1.Object](objects []T) []T {
 	slices.SortFunc(objects, func(a, b T) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return objects
 }
 
 // version changes when there is something new to save.
-func (s *saved) version() string {
-	var b strings.Builder
-	fmt.Fprint(&b, s.Node.UID, s.Node.Status.Addresses, s.Node.Labels, s.Node.Spec.Unschedulable, s.Node.Spec.Taints, len(s.Key), s.Key, s.OtherKey, s.Secrets)
-	for _, vip := range s.VirtualIPs {
-		fmt.Fprintf(&b, " %s/%s", vip.UID, vip.ResourceVersion)
-	}
-	for _, a := range s.Advertisements {
-		fmt.Fprintf(&b, " %s/%s", a.UID, a.ResourceVersion)
-	}
-	for _, p := range s.BGPPeers {
-		fmt.Fprintf(&b, " %s/%s", p.UID, p.ResourceVersion)
-	}
-	return b.String()
+type version struct {
+	edits uint64 // of objects that there may be many of
+	few   string // the node, and what is secret
+}
+
+func (s *Speaker) version() version {
+	edits := s.edits.Load()
+	k, node := s.keys(), s.nodeToSave()
+	secrets := s.passwords(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()))
+	return version{edits + 1, fmt.Sprint(node.UID, node.Status.Addresses, node.Labels, node.Spec.Unschedulable, node.Spec.Taints, len(k.now), k.now, k.other, secrets)}
 }

@@ -1,6 +1,8 @@
 package speaker
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/internal/fakeapi"
 )
 
 func TestWhatIsSavedIsLoaded(t *testing.T) {
@@ -53,8 +56,123 @@ func TestWhatIsSavedIsLoaded(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if want.version() != got.version() {
-		t.Error("the version differs")
+}
+
+// A start without the API server is to go by the last word of it, whatever object it was about.
+func TestEachChangeIsSaved(t *testing.T) {
+	ctx, cancel := context.WithCancel(quiet(t))
+	defer cancel()
+	api := fakeapi.New(t)
+	s := newStill(t, api.Config())
+	if err := s.follow(); err != nil {
+		t.Fatal(err)
+	}
+	saving := make(chan struct{})
+	go func() { s.save(ctx, 10*time.Millisecond); close(saving) }()
+
+	vips, adverts, peers := s.Herald.VirtualIPs, s.Herald.Advertisements, s.Herald.BGPPeers
+	secrets, nodes := s.Client.CoreV1().Secrets("herald-system"), s.Client.CoreV1().Nodes()
+	secret := func(name, key, value string) func() error {
+		return func() error {
+			_, err := secrets.Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{key: []byte(value)}}, metav1.CreateOptions{})
+			return err
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		is   func(*saved) bool
+	}{
+		{"nothing but the start", func() error { return nil }, func(k *saved) bool {
+			return len(k.VirtualIPs) == 0 && len(k.Advertisements) == 1 && len(k.BGPPeers) == 1 && len(k.Node.Status.Addresses) == 1
+		}},
+		{"two VirtualIPs", func() error {
+			_, one := vips.Create(ctx, byL2(1), metav1.CreateOptions{})
+			_, other := vips.Create(ctx, byBGP(2), metav1.CreateOptions{})
+			return errors.Join(one, other)
+		}, func(k *saved) bool {
+			return len(k.VirtualIPs) == 2 && k.VirtualIPs[0].Name == "10.0.0.1" && k.VirtualIPs[0].Spec.L2 != nil && k.VirtualIPs[1].Spec.BGP != nil
+		}},
+		{"a status", func() error {
+			vip, err := vips.Get(ctx, "10.0.0.1", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			vip.Status.Owner = "node-3"
+			_, err = vips.UpdateStatus(ctx, vip, metav1.UpdateOptions{})
+			return err
+		}, func(k *saved) bool { return k.VirtualIPs[0].Status.Owner == "node-3" }},
+		{"a VirtualIP less", func() error { return vips.Delete(ctx, "10.0.0.1", metav1.DeleteOptions{}) }, func(k *saved) bool { return len(k.VirtualIPs) == 1 }},
+		{"no VirtualIP", func() error { return vips.Delete(ctx, "10.0.0.2", metav1.DeleteOptions{}) }, func(k *saved) bool { return len(k.VirtualIPs) == 0 }},
+		{"an Advertisement", func() error {
+			_, err := adverts.Create(ctx, &v1alpha1.Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
+			return err
+		}, func(k *saved) bool { return len(k.Advertisements) == 2 }},
+		{"a password that nobody names", secret("tor", "password", "hush"), func(k *saved) bool { return k.Secrets["tor"] == nil }},
+		{"a router that names it", func() error {
+			peer := &v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor2"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PasswordSecretRef: &v1alpha1.SecretKeyReference{Name: "tor"}}}
+			_, err := peers.Create(ctx, peer, metav1.CreateOptions{})
+			return err
+		}, func(k *saved) bool { return len(k.BGPPeers) == 2 && string(k.Secrets["tor"]["password"]) == "hush" }},
+		{"the speakers' key", secret(v1alpha1.BFDSecret, v1alpha1.BFDSecretKey, "key"), func(k *saved) bool { return string(k.Key) == "key" }},
+		{"the node", func() error {
+			node, err := nodes.Get(ctx, "node-1", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			node.Labels = map[string]string{"rack": "a"}
+			_, err = nodes.Update(ctx, node, metav1.UpdateOptions{})
+			return err
+		}, func(k *saved) bool { return k.Node.Labels["rack"] == "a" }},
+	} {
+		if err := tt.do(); err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			known, err := load(s.StateDir, "node-1")
+			if err == nil && tt.is(known) {
+				break
+			}
+			if time.Since(start) > time.Minute {
+				t.Fatalf("%s is not saved: %+v, %v", tt.name, known, err)
+			}
+		}
+	}
+
+	// The last word is saved by a speaker that ends, too.
+	cancel()
+	<-saving
+	s.edits.Add(1)
+	before, _ := load(s.StateDir, "node-1")
+	s.save(ctx, time.Hour)
+	if after, err := load(s.StateDir, "node-1"); err != nil || !after.SavedAt.After(before.SavedAt) {
+		t.Errorf("saved at %v, not once more at the end (%v)", after.SavedAt, err)
+	}
+}
+
+// Nothing is written for as long as nothing has changed.
+func TestWhatIsTheSameIsNotSavedAgain(t *testing.T) {
+	ctx := quiet(t)
+	s := newStill(t, fakeapi.New(t).Config())
+	if err := s.follow(); err != nil {
+		t.Fatal(err)
+	}
+	node, err := s.Client.CoreV1().Nodes().Get(ctx, "node-1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); s.edits.Load() < 2; time.Sleep(time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("the Advertisement and the BGPPeer are not heard of")
+		}
+	}
+	before := s.version()
+	node.Status.Images = []corev1.ContainerImage{{Names: []string{"pause"}}}
+	if err := s.nodes.GetStore().Update(node); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.version(); after != before {
+		t.Errorf("%+v became %+v by a heartbeat", before, after)
 	}
 }
 

@@ -45,10 +45,8 @@ type statusWriter struct {
 	queue workqueue.TypedRateLimitingInterface[string] // names of VirtualIPs; "" is the Speaker
 
 	mu       sync.Mutex
-	snapshot Snapshot
 	decision *Decision
 	said     v1alpha1.SpeakerStatus
-	vips     map[string]*v1alpha1.VirtualIP
 	speaker  *v1alpha1.Speaker // as we wrote it
 }
 
@@ -62,21 +60,19 @@ func newStatusWriter(options Options, node *corev1.Node) *statusWriter {
 	}
 }
 
-// want takes in what is so from now on.
+// want takes in what is so from now on. Of what is as it was before, all has been said already, or is in the queue.
 func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
-	vips := make(map[string]*v1alpha1.VirtualIP, len(snapshot.VirtualIPs))
-	for _, vip := range snapshot.VirtualIPs {
-		vips[vip.Name] = vip
-	}
 	w.mu.Lock()
-	first := w.vips == nil
+	before := w.decision
 	says := w.says(snapshot, decision)
-	changed := first || !equality.Semantic.DeepEqual(w.said, says)
-	w.snapshot, w.decision, w.vips = *snapshot, decision, vips
-	w.said = says
+	changed := before == nil || !equality.Semantic.DeepEqual(w.said, says)
+	w.decision, w.said = decision, says
 	w.mu.Unlock()
 	for name, verdict := range decision.Verdicts {
-		if _, changed := told(vips[name], w.Node, verdict, time.Time{}); !changed {
+		if before != nil && verdict.same(before.Verdicts[name]) {
+			continue
+		}
+		if _, changed := told(verdict.Of, w.Node, verdict, time.Time{}); !changed {
 			continue
 		}
 		if verdict.Tells && verdict.Reason != v1alpha1.Conflict {
@@ -87,7 +83,7 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 		w.queue.Add(name)
 	}
 	switch {
-	case first:
+	case before == nil:
 		w.queue.Add("")
 	case changed:
 		w.queue.AddAfter("", speakerDelay)
@@ -147,12 +143,12 @@ func (w *statusWriter) next(ctx context.Context) bool {
 
 func (w *statusWriter) writeVirtualIP(ctx context.Context, name string) error {
 	w.mu.Lock()
-	vip, verdict := w.vips[name], w.decision.Verdicts[name]
+	verdict, known := w.decision.Verdicts[name]
 	w.mu.Unlock()
-	if vip == nil {
+	if !known {
 		return nil
 	}
-	desired, changed := told(vip, w.Node, verdict, time.Now())
+	desired, changed := told(verdict.Of, w.Node, verdict, time.Now())
 	if !changed {
 		return nil
 	}
@@ -238,7 +234,6 @@ func (v Verdict) message(node string) string {
 func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	w.mu.Lock()
 	status := w.said
-	proxy, asked := proxyCondition(&w.snapshot)
 	speaker := w.speaker
 	w.mu.Unlock()
 	if speaker == nil {
@@ -249,12 +244,13 @@ func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 		speaker = found
 	}
 	desired := speaker.DeepCopy()
+	proxy := status.Conditions
 	status.Conditions = desired.Status.Conditions
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Running), Message: "The speaker runs.",
 	})
-	if asked {
-		meta.SetStatusCondition(&status.Conditions, proxy)
+	if len(proxy) > 0 {
+		meta.SetStatusCondition(&status.Conditions, proxy[0])
 	} else {
 		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionServiceProxyHealthy)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
@@ -53,6 +54,44 @@ func TestTold(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// A speaker with very many addresses looks again only at those of which something has changed.
+func TestOnlyWhatHasChangedIsTold(t *testing.T) {
+	w := newStatusWriter(Options{Node: "node-1"}, &corev1.Node{})
+	defer w.queue.ShutDown()
+	mine, other := byL2(0), byL2(1)
+	verdicts := func(of *v1alpha1.VirtualIP, why string) *Decision {
+		return &Decision{Verdicts: map[string]Verdict{
+			mine.Name:  {Of: of, Interfaces: []string{"eth0"}, Why: why},
+			other.Name: {Of: other, Reason: v1alpha1.NotFirst},
+		}}
+	}
+	older := mine.DeepCopy()
+	older.Status = v1alpha1.VirtualIPStatus{}
+	for _, step := range []struct {
+		name     string
+		decision *Decision
+		want     []string
+	}{
+		{"at the start the Speaker, and what is not said yet", verdicts(older, "had it before"), []string{"", mine.Name}},
+		{"the same again", verdicts(older, "had it before"), nil},
+		{"the VirtualIP says it by now", verdicts(mine, "had it before"), nil},
+		{"another reason", verdicts(mine, "took over"), []string{mine.Name}},
+		{"a status that somebody took away", verdicts(older, "took over"), []string{mine.Name}},
+	} {
+		w.want(&Snapshot{Node: "node-1"}, step.decision)
+		var got []string
+		for w.queue.Len() > 0 {
+			name, _ := w.queue.Get()
+			w.queue.Done(name)
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(step.want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", step.name, diff)
+		}
 	}
 }
 

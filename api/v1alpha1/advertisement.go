@@ -174,7 +174,9 @@ type BGPAdvertisement struct {
 	// +optional
 	Weighted bool `json:"weighted,omitempty"`
 
-	// MaxNodes caps how many nodes advertise an address; 0 means all.
+	// MaxNodes caps how many nodes advertise an address; 0 means all. A node
+	// keeps its part while its speaker restarts, for 10 s, if all its BGPPeers
+	// have gracefulRestart: then routers keep its routes, too.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0

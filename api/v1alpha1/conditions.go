@@ -175,7 +175,7 @@ var Reasons = []ReasonDoc{
 	{SubnetsNotFound, "Service", "There is no subnet for the load balancer, or two of one zone; the message says what is there."},
 	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
-	{NoConflict, "Service", "The host that answered for the address as well is silent now."},
+	{NoConflict, "Service", "The host that answered for the address as well is silent now, or the address is not announced on the network any more."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
@@ -225,7 +225,7 @@ var Reasons = []ReasonDoc{
 	{Asking, "VirtualIP", "The network is asked whether another host answers for the address, before this node does."},
 	{OwnedByOther, "VirtualIP", "Another node has the address, and keeps it as long as it lives."},
 	{Conflict, "VirtualIP", "A host that is no candidate answers for the address; the message has its MAC address."},
-	{NoConflict, "VirtualIP", "No other host answers for the address."},
+	{NoConflict, "VirtualIP", "No other host answers for the address, or it is not announced on the network any more, where one did."},
 	{ProxyNotReady, "VirtualIP", "The service proxy of the node has not yet written its rules for the address."},
 	{ProxyNotHealthy, "VirtualIP, Speaker", "The service proxy of the node is dead, hangs, or says that it is not well; the message says which."},
 	{ProxyHealthy, "Speaker", "The service proxy of the node says that it is well."},

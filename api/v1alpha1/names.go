@@ -20,7 +20,8 @@ func VirtualIPName(addr netip.Addr) string {
 // spelling of the address.
 func ParseVirtualIPName(name string) (netip.Addr, error) {
 	addr, err := netip.ParseAddr(strings.ReplaceAll(name, "-", ":"))
-	if err != nil || addr.Zone() != "" || VirtualIPName(addr) != name {
+	// Of IPv4, ParseAddr knows but one spelling.
+	if err != nil || !addr.Is4() && (addr.Zone() != "" || VirtualIPName(addr) != name) {
 		return netip.Addr{}, fmt.Errorf("%q is not the name of a VirtualIP: want 203.0.113.17, or 2001-0db8-0000-0000-0000-0000-0000-0001 for IPv6", name)
 	}
 	return addr, nil

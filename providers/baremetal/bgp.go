@@ -37,13 +37,21 @@ func (s *scene) byBGP(apply []advertisement) *v1alpha1.BGPPlacement {
 }
 
 // limit are the nodes that advertise the address through an Advertisement with
-// maxNodes, by name. Who does so already goes on as far as it may.
+// maxNodes, by name. Who does so already goes on as far as it may, also while
+// its speaker restarts and routers keep its routes: if another came into its
+// place, each restart would move the paths of connections, and a rolling upgrade
+// those of all.
 func (s *scene) limit(a *advertisement) []string {
 	current := limitOf(s.limits, a.name)
 	field := s.bgpField(a)
 	contenders := field.contenders()
 	if len(contenders) == 0 {
 		return field.kept(current)
+	}
+	for _, c := range field.staying {
+		if slices.Contains(current, c.name) {
+			contenders = append(slices.Clip(contenders), c)
+		}
 	}
 	// When fewer may than do, it is not the last ones of the alphabet that go.
 	addr := s.addr.String()
@@ -66,7 +74,29 @@ func limitOf(limits []v1alpha1.BGPLimit, advertisement string) []string {
 
 // bgpField is who could advertise the address through the Advertisement.
 func (s *scene) bgpField(a *advertisement) field {
-	return s.field(func(node *corev1.Node) (int32, v1alpha1.Reason) { return 0, outOf(a, s.bgpPeers, node) })
+	return s.field(
+		func(node *corev1.Node) (int32, v1alpha1.Reason) { return 0, outOf(a, s.bgpPeers, node) },
+		func(node *corev1.Node) bool { return s.keepsRoutes(a, node) },
+	)
+}
+
+// keepsRoutes says whether the routes of a node are on the routers of an
+// Advertisement though its speaker is not there, or not long enough to have its
+// sessions again: it restarts, and all of them keep them so long. A node on its
+// way out has told them not to.
+func (s *scene) keepsRoutes(a *advertisement, node *corev1.Node) bool {
+	return s.returning != nil && s.returning(node.Name) && !node.Spec.Unschedulable && !slices.ContainsFunc(s.bgpPeers, func(p bgpPeer) bool {
+		return a.to(p.name) && p.nodes.Matches(labels.Set(node.Labels)) && !p.keeps
+	})
+}
+
+// keepers are the nodes whose routes stay while their speakers restart.
+func (s *scene) keepers(a *advertisement) map[string]bool {
+	names := map[string]bool{}
+	for _, node := range s.nodes {
+		names[node.Name] = s.keepsRoutes(a, node)
+	}
+	return names
 }
 
 // outOf says why a node takes no part in an Advertisement, whatever the
@@ -117,13 +147,14 @@ func (s *scene) unadvertised(apply []advertisement, limits []v1alpha1.BGPLimit) 
 			// There an endpoint on a cordoned node serves until it goes.
 			contenders = slices.Concat(field.open, field.cordoned)
 		}
-		for _, c := range contenders {
+		keepers := s.keepers(a)
+		for _, c := range slices.Concat(contenders, field.staying) {
 			if a.maxNodes > 0 && !slices.Contains(limitOf(limits, a.name), c.name) {
 				field.no[v1alpha1.OverMaxNodes] = append(field.no[v1alpha1.OverMaxNodes], c.name)
 				continue
 			}
 			reason := unsaid(a, ipam.FamilyOf(s.addr), s.speaker(c.name))
-			if reason == "" {
+			if reason == "" || reason == v1alpha1.NoSession && keepers[c.name] {
 				return ""
 			}
 			field.no[reason] = append(field.no[reason], c.name)

@@ -21,6 +21,12 @@ func peerFor(name string, nodes *metav1.LabelSelector) bgpPeer {
 	return parsed
 }
 
+// keeping is a BGPPeer with graceful restart.
+func keeping(name string) bgpPeer {
+	parsed, _ := parsePeer(&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.BGPPeerSpec{GracefulRestart: &v1alpha1.GracefulRestart{}}})
+	return parsed
+}
+
 // established is a session with the peer, of both families if none is given,
 // and failing one that is not, for that reason and in those words.
 func established(peer string, families ...string) v1alpha1.SpeakerBGPSession {
@@ -101,10 +107,20 @@ func TestLimit(t *testing.T) {
 		tenants []tenant
 		current []string
 		asleep  string
+		back    string // who has left a moment ago
 		nodes   edits
 		peers   []bgpPeer
 		want    string
 	}{
+		{name: "whose speaker restarts stays: routers keep its routes", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", back: "a", peers: []bgpPeer{keeping("tor")}, want: "a d"},
+		{name: "for a while", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", nodes: edits{"b": excluded}, peers: []bgpPeer{keeping("tor")}, want: "c d"},
+		{name: "routers that keep nothing have another at once", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", back: "a", nodes: edits{"b": excluded}, want: "c d"},
+		{name: "also one of two", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", back: "a", nodes: edits{"b": excluded}, peers: []bgpPeer{keeping("tor"), peerFor("rot", nil)}, want: "c d"},
+		{name: "not one of another Advertisement", by: fabric(atMost(2), towards("tor")), current: []string{"a", "d"}, asleep: "a", back: "a", peers: []bgpPeer{keeping("tor"), peerFor("rot", nil)}, want: "a d"},
+		{name: "who advertised nothing does not begin", by: fabric(atMost(2)), current: []string{"d"}, asleep: "ac", back: "a", peers: []bgpPeer{keeping("tor")}, want: "b d"},
+		{name: "a drained node does not come back", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", back: "a", nodes: edits{"a": cordoned, "b": excluded}, peers: []bgpPeer{keeping("tor")}, want: "c d"},
+		{name: "nor one about to be deleted", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", back: "a", nodes: edits{"a": tainted("karpenter.sh/disrupted"), "b": excluded}, peers: []bgpPeer{keeping("tor")}, want: "c d"},
+		{name: "Local: the endpoint has gone meanwhile", by: fabric(atMost(1)), tenants: []tenant{servesLocally("c")}, current: []string{"a"}, asleep: "a", back: "a", peers: []bgpPeer{keeping("tor")}, want: "c"},
 		{name: "who advertises goes on", by: fabric(atMost(2)), current: []string{"b", "d"}, want: "b d"},
 		{name: "who died is replaced", by: fabric(atMost(2)), current: []string{"a", "d"}, asleep: "a", nodes: edits{"b": excluded}, want: "c d"},
 		{name: "who is back waits", by: fabric(atMost(2)), current: []string{"c", "d"}, want: "c d"},
@@ -131,8 +147,9 @@ func TestLimit(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
 				addr: seventeen, tenants: c.tenants, nodes: fourNodes(c.nodes), bgpPeers: c.peers,
-				alive:  func(node string) bool { return !strings.Contains(c.asleep, node) },
-				limits: []v1alpha1.BGPLimit{{Advertisement: "other", Nodes: []string{"c"}}, {Advertisement: "fabric", Nodes: c.current}},
+				alive:     func(node string) bool { return !strings.Contains(c.asleep, node) },
+				returning: func(node string) bool { return strings.Contains(c.back, node) },
+				limits:    []v1alpha1.BGPLimit{{Advertisement: "other", Nodes: []string{"c"}}, {Advertisement: "fabric", Nodes: c.current}},
 			}
 			if c.tenants == nil {
 				s.tenants = []tenant{serves("x")}
@@ -272,8 +289,14 @@ func TestUnadvertised(t *testing.T) {
 		nodes    edits
 		speakers []*v1alpha1.Speaker
 		limits   []v1alpha1.BGPLimit
+		back     string // who has left, or come, a moment ago
 		want     string
 	}{
+		{name: "routers keep the routes of a speaker that restarts", by: []advertisement{fabric(towards("rot"))}, speakers: on(speakerWith("d", established("rot"))), back: "d", want: ""},
+		{name: "and that has not got its session again", by: []advertisement{fabric(towards("rot"))}, speakers: on(speakerWith("b", failing("rot", "", ""))), back: "b", want: ""},
+		{name: "others do not", by: []advertisement{fabric(towards("tor"))}, speakers: on(speakerWith("d", established("tor"))), back: "d", want: none("NoSession: a, b, c; NoSpeaker: d")},
+		{name: "it restarts on a node over maxNodes", by: []advertisement{fabric(towards("rot"), atMost(1))}, limits: []v1alpha1.BGPLimit{{Advertisement: "fabric", Nodes: []string{"a"}}},
+			speakers: on(speakerWith("d", established("rot"))), back: "d", want: none("NoSession: a; OverMaxNodes: b, c, d")},
 		{name: "one session of one node is enough", speakers: on(speakerWith("b", established("tor"))), want: ""},
 		{name: "no Speaker has said anything", want: none("NoSession: a, b, c; NoSpeaker: d")},
 		{name: "no session", speakers: on(speakerWith("b", failing("tor", "", ""))), want: none("NoSession: a, b, c; NoSpeaker: d")},
@@ -309,8 +332,9 @@ func TestUnadvertised(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
-				addr: seventeen, tenants: c.tenants, nodes: fourNodes(c.nodes), bgpPeers: []bgpPeer{peerFor("tor", nil), peerFor("rot", nil)},
-				alive: func(node string) bool { return node != "d" },
+				addr: seventeen, tenants: c.tenants, nodes: fourNodes(c.nodes), bgpPeers: []bgpPeer{peerFor("tor", nil), keeping("rot")},
+				alive:     func(node string) bool { return node != "d" },
+				returning: func(node string) bool { return node == c.back },
 				speaker: func(node string) *v1alpha1.Speaker {
 					i := slices.IndexFunc(c.speakers, func(s *v1alpha1.Speaker) bool { return s.Name == node })
 					if i < 0 {

@@ -33,12 +33,15 @@ const (
 type bgpPeer struct {
 	name  string
 	nodes labels.Selector
+	// keeps says that the router keeps the routes of a speaker that restarts.
+	keeps bool
 }
 
 // parsePeer reads a BGPPeer, as far as it is the controller's affair.
 func parsePeer(object *v1alpha1.BGPPeer) (bgpPeer, []problem) {
 	nodes, problems := parseSelector("spec.nodeSelector", object.Spec.NodeSelector)
-	return bgpPeer{object.Name, nodes}, problems
+	restart := object.Spec.GracefulRestart
+	return bgpPeer{object.Name, nodes, restart != nil && (restart.Enabled == nil || *restart.Enabled)}, problems
 }
 
 // nodeSession is a node that is to keep a session, with what its speaker says

@@ -443,6 +443,55 @@ func TestMaxNodes(t *testing.T) {
 	w.restarted(stop)
 }
 
+// A rolling upgrade of the speakers moves no path of BGP whose routers wait for
+// them. By L2 nobody would answer meanwhile: there the address moves.
+func TestMaxNodesDuringARollingUpgrade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32")
+	w.advertise("fabric", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}, BGP: &v1alpha1.BGPAdvertisement{MaxNodes: 2}})
+	w.router("tor", nil)
+	w.editRouter("tor", func(s *v1alpha1.BGPPeerSpec) { s.GracefulRestart = &v1alpha1.GracefulRestart{} })
+	_, stop := w.controller()
+	w.endpoints("web", "a", "b", "c")
+	w.create(lb("web"))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	w.rest()
+	limits := w.limits("203.0.113.17")
+	order := w.vip("203.0.113.17").Spec.L2.Candidates
+	if len(order) != 3 {
+		t.Fatalf("candidates %v, want three", order)
+	}
+	for _, node := range slices.Clone(order) {
+		w.leave(node)
+		order = without(order, node)
+		w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+		w.rest()
+		if got := w.limits("203.0.113.17"); got != limits {
+			t.Errorf("while %s restarts: %s, want %s", node, got, limits)
+		}
+		w.comeBack(node)
+		order = append(order, node)
+		w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+		w.rest()
+		if got := w.limits("203.0.113.17"); got != limits {
+			t.Errorf("when %s is back: %s, want %s", node, got, limits)
+		}
+	}
+	w.restarted(stop)
+}
+
+// comeBack has the speaker of a node hold its Lease again.
+func (w *world) comeBack(node string) {
+	w.Helper()
+	leases := w.kube.CoordinationV1().Leases("herald-system")
+	lease, err := leases.Get(w.ctx, node, metav1.GetOptions{})
+	must(w, err)
+	now := metav1.NowMicro()
+	lease.Spec.HolderIdentity, lease.Spec.RenewTime = &node, &now
+	must(w, first[*coordinationv1.Lease](leases.Update(w.ctx, lease, metav1.UpdateOptions{})))
+}
+
 // announced is the condition of an address in a line, with its owner.
 func (w *world) announced(address string) string {
 	w.Helper()

@@ -37,7 +37,11 @@ func (p *Provider) tellConflict(ctx context.Context, addr netip.Addr, known, aft
 	case is && !was && !blocked(after):
 		p.event(ctx, after, corev1.EventTypeWarning, v1alpha1.AddressConflict, conflictMessage(after))
 	case was && !is:
-		p.event(ctx, after, corev1.EventTypeNormal, v1alpha1.NoConflict, fmt.Sprintf("No other host uses %s any more.", addr))
+		message := fmt.Sprintf("No other host uses %s any more.", addr)
+		if after.Spec.L2 == nil {
+			message = fmt.Sprintf("%s is not announced on the network any more, where another host used it.", addr)
+		}
+		p.event(ctx, after, corev1.EventTypeNormal, v1alpha1.NoConflict, message)
 		p.places.Add(addr) // it may be free
 		p.wakeWaiting()
 	}

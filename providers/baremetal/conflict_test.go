@@ -1,6 +1,7 @@
 package baremetal
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -293,6 +294,57 @@ func TestConflictInUse(t *testing.T) {
 	w.rest()
 	w.says(address, silent)
 	w.untilVIPs()
+}
+
+// What the last owner has said of another host would stay for good when the
+// address is advertised by BGP alone from then on: no speaker looks any more.
+func TestConflictOfAnAddressThatLeavesTheLAN(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pool("public", nil, "203.0.113.17/32")
+	w.router("tor", nil)
+	w.speaker("a", func(s *v1alpha1.SpeakerStatus) { s.BGP = []v1alpha1.SpeakerBGPSession{established("tor")} })
+	w.advertise("edge", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}})
+	_, stop := w.controller()
+	w.endpoints("web", "a")
+	w.create(lb("web"))
+	w.untilService("web", "203.0.113.17 AddressAssigned")
+	w.rest()
+	w.says("203.0.113.17", ownedBy(firstOf(w.vip("203.0.113.17").Spec.L2)))
+	w.says("203.0.113.17", disputed)
+	w.told("web", "Normal AddressAssigned, Warning AddressConflict")
+
+	conflict := func() string {
+		c := meta.FindStatusCondition(w.vip("203.0.113.17").Status.Conditions, v1alpha1.ConditionConflict)
+		return string(c.Status) + " " + c.Reason
+	}
+	toBGP := func(s *v1alpha1.AdvertisementSpec) { s.L2, s.BGP = nil, &v1alpha1.BGPAdvertisement{} }
+	toL2 := func(s *v1alpha1.AdvertisementSpec) { s.L2, s.BGP = &v1alpha1.L2Advertisement{}, nil }
+	before := len(w.rest())
+	w.editAdvertisement("edge", toBGP)
+	w.until("conflict", "False NoConflict", conflict)
+	w.until("announced", "True Advertised", func() string { return w.announced("203.0.113.17") })
+	w.told("web", "Normal AddressAssigned, Warning AddressConflict, Normal NoConflict")
+	if writes := w.of("virtualips/", "/status", &before); len(writes) != 1 {
+		t.Errorf("writes %q, want one", writes)
+	}
+
+	// On the LAN again it is the speakers' to say, and it is not taken from them.
+	w.editAdvertisement("edge", toL2)
+	w.until("placed", "true", func() string { return fmt.Sprint(w.vip("203.0.113.17").Spec.L2 != nil) })
+	w.rest()
+	w.says("203.0.113.17", ownedBy(firstOf(w.vip("203.0.113.17").Spec.L2)))
+	w.says("203.0.113.17", disputed)
+	w.rest()
+	if got := conflict(); got != "True Conflict" {
+		t.Errorf("conflict: %s", got)
+	}
+
+	// Nor is it forgotten while no controller runs.
+	stop()
+	w.editAdvertisement("edge", toBGP)
+	w.controller()
+	w.until("conflict", "False NoConflict", conflict)
 }
 
 // What speakers say while no controller runs is done when one starts.

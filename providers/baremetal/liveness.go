@@ -26,6 +26,11 @@ type heartbeat struct {
 	seen     time.Time
 	duration time.Duration
 	dead     bool
+	// left says that the speaker has given its Lease up. It may only be
+	// restarted: it is taken to come back until then, as long as a Lease lives
+	// whose speaker has died, and to settle for as long.
+	left  bool
+	until time.Time
 }
 
 // staleAtFirstSight is how old a Lease may be that we see for the first time:
@@ -34,13 +39,13 @@ type heartbeat struct {
 const staleAtFirstSight = time.Minute
 
 // renew takes in a Lease. One that nobody holds has been given up by a speaker
-// that is leaving.
+// that is leaving or restarting.
 func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
 	if l.leases == nil {
 		l.leases = map[string]heartbeat{}
 	}
 	spec := lease.Spec
-	if spec.HolderIdentity == nil || *spec.HolderIdentity == "" || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil {
+	if spec.RenewTime == nil || spec.LeaseDurationSeconds == nil {
 		delete(l.leases, lease.Name)
 		return
 	}
@@ -48,13 +53,18 @@ func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
 		renewed:  spec.RenewTime.UTC().Format(time.RFC3339Nano),
 		seen:     now,
 		duration: time.Duration(*spec.LeaseDurationSeconds) * time.Second,
+		left:     spec.HolderIdentity == nil || *spec.HolderIdentity == "",
 	}
 	before, known := l.leases[lease.Name]
-	if known && before.renewed == beat.renewed {
+	if known && before.renewed == beat.renewed && before.left == beat.left {
 		return
 	}
+	beat.until = before.until
+	if beat.left && !before.left || before.left && !before.until.IsZero() {
+		beat.until = now.Add(beat.duration)
+	}
 	if !known && now.Sub(spec.RenewTime.Time) > beat.duration+staleAtFirstSight {
-		beat.dead = true
+		beat.dead, beat.until = true, time.Time{}
 	}
 	l.hear(now)
 	l.leases[lease.Name] = beat
@@ -65,7 +75,7 @@ func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
 func (l *liveness) hear(now time.Time) {
 	if gap := now.Sub(l.heard); !l.heard.IsZero() && gap > deaf {
 		for node, beat := range l.leases {
-			if !beat.dead {
+			if !beat.dead && !beat.left {
 				if beat.seen = beat.seen.Add(gap); beat.seen.After(now) {
 					beat.seen = now
 				}
@@ -80,8 +90,12 @@ func (l *liveness) forget(node string) { delete(l.leases, node) }
 
 func (l *liveness) alive(node string) bool {
 	beat, ok := l.leases[node]
-	return ok && !beat.dead
+	return ok && !beat.dead && !beat.left
 }
+
+// returning says that a speaker has been stopped so short a time ago that it
+// may be just restarting, or is back for so short a time.
+func (l *liveness) returning(node string) bool { return !l.leases[node].until.IsZero() }
 
 // expire marks who is dead by now and says whether that changed anything, and
 // when to look again (zero: not before the next renewal).
@@ -93,8 +107,15 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 	var silent []string
 	living := 0
 	for node, beat := range l.leases {
+		if !beat.until.IsZero() && !now.Before(beat.until) {
+			beat.until, changed = time.Time{}, true
+			l.leases[node] = beat
+		}
+		if !beat.until.IsZero() {
+			next = earlier(next, beat.until)
+		}
 		switch {
-		case beat.dead:
+		case beat.dead, beat.left:
 		case now.Sub(beat.seen) >= beat.duration:
 			silent = append(silent, node)
 		default:
@@ -104,7 +125,7 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 	}
 	if len(silent) == 0 {
 		l.doubt = time.Time{}
-		return false, next
+		return changed, next
 	}
 	alone := len(silent)+living == 1
 	if l.doubt.IsZero() && !alone && (len(silent) > living || now.Sub(l.heard) > deaf) {
@@ -112,7 +133,7 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 	}
 	if !l.doubt.IsZero() {
 		if until := l.doubt.Add(l.leases[silent[0]].duration); now.Before(until) {
-			return false, earlier(next, until)
+			return changed, earlier(next, until)
 		}
 		l.doubt = time.Time{}
 	}

@@ -26,15 +26,20 @@ func heldLease(node string, renewed time.Time) *coordinationv1.Lease {
 // to be so.
 type moment struct {
 	at   int
-	what string // "a renews", "a again" (a relist), "a released", "a gone", "a since -100" (renewed then, by its clock)
-	want string // who lives, when to look again
+	what string // "a renews", "a again" (a relist), "a released", "a gone", "a since -100", "a left -100" (renewed, released then, by its clock)
+	want string // who lives, (who is to come back), who has* just come, when to look again
 }
 
 func (l *liveness) string(nodes []string, next time.Time) string {
 	var living []string
 	for _, node := range nodes {
-		if l.alive(node) {
+		switch alive, returning := l.alive(node), l.returning(node); {
+		case alive && returning:
+			living = append(living, node+"*")
+		case alive:
 			living = append(living, node)
+		case returning:
+			living = append(living, "("+node+")")
 		}
 	}
 	if next.IsZero() {
@@ -54,8 +59,16 @@ func TestLiveness(t *testing.T) {
 		{"a relist renews nothing", []moment{{0, "a renews", "a, next 10"}, {8, "a again", "a, next 10"}, {10, "", ""}}},
 		{"and revives nobody", []moment{{0, "a renews", "a, next 10"}, {10, "", ""}, {12, "a again", ""}}},
 		{"a renewal does", []moment{{0, "a renews", "a, next 10"}, {10, "", ""}, {12, "a renews", "a, next 22"}}},
-		{"a released Lease is nobody's at once", []moment{{0, "a renews", "a, next 10"}, {3, "a released", ""}}},
-		{"and can be taken again", []moment{{0, "a renews", "a, next 10"}, {3, "a released", ""}, {4, "a renews", "a, next 14"}}},
+		{"a released Lease is nobody's at once, and who had it may come back", []moment{{0, "a renews", "a, next 10"}, {3, "a released", "(a), next 13"}, {12, "", "(a), next 13"}}},
+		{"for as long as a Lease lives", []moment{{0, "a renews", "a, next 10"}, {3, "a released", "(a), next 13"}, {13, "", ""}, {20, "a renews", "a, next 30"}}},
+		{"and it can be taken again", []moment{
+			{0, "a renews", "a, next 10"}, {3, "a released", "(a), next 13"}, {7, "a renews", "a*, next 17"}, {10, "a renews", "a*, next 17"}, {17, "", "a, next 20"}}},
+		{"whoever comes back and dies is dead", []moment{{0, "a renews", "a, next 10"}, {3, "a released", "(a), next 13"}, {7, "a renews", "a*, next 17"}, {17, "", ""}}},
+		{"a relist holds no place", []moment{{0, "a renews", "a, next 10"}, {3, "a released", "(a), next 13"}, {9, "a again", "(a), next 13"}, {13, "", ""}}},
+		{"nor does the silence of others", []moment{
+			{0, "a renews", "a, next 10"}, {1, "b renews", "a b, next 10"}, {2, "a released", "(a) b, next 11"}, {9, "b renews", "(a) b, next 12"}, {12, "", "b, next 19"}}},
+		{"one that was released before we looked, maybe just now", []moment{{0, "a left -60", "(a), next 10"}, {10, "", ""}}},
+		{"and one that was long before", []moment{{0, "a left -100", ""}, {1, "a renews", "a, next 11"}}},
 		{"a deleted one, too", []moment{{0, "a renews", "a, next 10"}, {3, "a gone", ""}}},
 		{"one that expired long before we looked is dead", []moment{{0, "a since -100", ""}}},
 		{"until it is renewed", []moment{{0, "a since -100", ""}, {1, "a renews", "a, next 11"}}},
@@ -103,12 +116,16 @@ func TestLiveness(t *testing.T) {
 					last[node] = last[node].DeepCopy()
 					nobody, at := "", metav1.NewMicroTime(now)
 					last[node].Spec.HolderIdentity, last[node].Spec.RenewTime = &nobody, &at
-				case strings.HasPrefix(what, "since"):
+				case strings.HasPrefix(what, "since"), strings.HasPrefix(what, "left"):
+					var how string
 					var ago int
-					if _, err := fmt.Sscanf(what, "since %d", &ago); err != nil {
+					if _, err := fmt.Sscanf(what, "%s %d", &how, &ago); err != nil {
 						t.Fatal(err)
 					}
 					last[node] = heldLease(node, noon.Add(time.Duration(ago)*time.Second))
+					if how == "left" {
+						last[node].Spec.HolderIdentity = nil
+					}
 				}
 				switch {
 				case what == "gone":

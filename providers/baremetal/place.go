@@ -31,6 +31,9 @@ type scene struct {
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
 	alive func(node string) bool
+	// returning says whether it stopped or started so lately that it may be one
+	// that restarts; nil is never.
+	returning func(node string) bool
 	// speaker is the Speaker of the node, nil if there is none.
 	speaker func(node string) *v1alpha1.Speaker
 	// load is how many addresses each node owns, without this one.
@@ -98,7 +101,7 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 			return 0, v1alpha1.NotSelected
 		}
 		return weight, unfit(node)
-	})
+	}, nil)
 	contenders := field.contenders()
 	if len(contenders) == 0 {
 		return field.kept(s.current), "No node can announce the address: " + list(field.no) + "."
@@ -109,12 +112,15 @@ func (s *scene) candidates(apply []advertisement) (names []string, why string) {
 // field is who could have an address, and who could not and why.
 type field struct {
 	open, cordoned, asleep []contender
-	no                     map[v1alpha1.Reason][]string
+	// staying are those of the asleep that lose nothing for it.
+	staying []contender
+	no      map[v1alpha1.Reason][]string
 }
 
 // field sorts out the nodes; judge gives the weight of a node, or says why it
-// is out of the question.
-func (s *scene) field(judge func(*corev1.Node) (weight int32, reason v1alpha1.Reason)) field {
+// is out of the question; stays says whether one without a speaker has what it
+// had all the same, nil is none.
+func (s *scene) field(judge func(*corev1.Node) (weight int32, reason v1alpha1.Reason), stays func(*corev1.Node) bool) field {
 	f := field{no: map[v1alpha1.Reason][]string{}}
 	for _, node := range s.nodes {
 		weight, reason := judge(node)
@@ -123,6 +129,10 @@ func (s *scene) field(judge func(*corev1.Node) (weight int32, reason v1alpha1.Re
 		}
 		if reason == "" && !s.alive(node.Name) {
 			f.asleep = append(f.asleep, contender{node.Name, weight})
+			if stays != nil && stays(node) {
+				f.staying = append(f.staying, contender{node.Name, weight})
+				continue
+			}
 			reason = v1alpha1.NoSpeaker
 		}
 		if reason == "" && node.Spec.Unschedulable {

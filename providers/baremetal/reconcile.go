@@ -40,6 +40,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		bgpPeers:       p.bgpPeers,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
 		alive:          p.live.alive,
+		returning:      p.live.returning,
 		speaker:        p.speakerOf,
 		load:           p.ledger.load,
 	}
@@ -147,17 +148,29 @@ func (p *Provider) tellPlacement(ctx context.Context, before, after *v1alpha1.Vi
 
 // announce says in the status of an address what no speaker says: that it is
 // held, or how it is with one for BGP alone. Neither has an owner; the last one
-// may not be there to say so.
+// may not be there to say so. Nor is there one who looks for other hosts.
 func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed *placement) error {
 	condition, ours := announcement(&vip.Status, placed)
 	said := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionAnnounced)
-	if !ours || vip.Status.Owner == "" && said != nil && said.Reason == condition.Reason && said.Message == condition.Message {
+	if vip.Status.Owner == "" && said != nil && said.Reason == condition.Reason && said.Message == condition.Message {
+		ours = false
+	}
+	unseen := placed.l2 == nil && conflicted(vip)
+	if !ours && !unseen {
 		return nil
 	}
 	desired := vip.DeepCopy()
-	desired.Status.Owner = "" // and since when it was stays: the address has been in use
-	condition.ObservedGeneration = vip.Generation
-	meta.SetStatusCondition(&desired.Status.Conditions, condition)
+	if ours {
+		desired.Status.Owner = "" // and since when it was stays: the address has been in use
+		condition.ObservedGeneration = vip.Generation
+		meta.SetStatusCondition(&desired.Status.Conditions, condition)
+	}
+	if unseen {
+		meta.SetStatusCondition(&desired.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionConflict, Status: metav1.ConditionFalse, Reason: string(v1alpha1.NoConflict), ObservedGeneration: vip.Generation,
+			Message: "The address is not announced on the network any more, and nobody looks for other hosts there.",
+		})
+	}
 	written, err := p.Herald.VirtualIPs.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return p.reread(ctx, vip)
@@ -166,7 +179,7 @@ func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed
 		return fmt.Errorf("writing the status of VirtualIP %s: %w", vip.Name, err)
 	}
 	p.learn(ctx, written)
-	if condition.Reason == string(v1alpha1.NoSession) && said != nil && said.Status == metav1.ConditionTrue {
+	if ours && condition.Reason == string(v1alpha1.NoSession) && said != nil && said.Status == metav1.ConditionTrue {
 		p.Recorder.Event(written, corev1.EventTypeWarning, condition.Reason, condition.Message)
 		p.event(ctx, written, corev1.EventTypeWarning, v1alpha1.NoSession, fmt.Sprintf("%s is not announced. %s", vip.Spec.Address, condition.Message))
 	}
