@@ -46,6 +46,13 @@ func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
 	return value, nil
 }
 
+// since says whether what is known was read after a time.
+func (s *snapshot[T]) since(after time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken.After(after)
+}
+
 // readNetwork reads the subnets of the VPC.
 func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
 	inVPC := []ec2types.Filter{{Name: awssdk.String("vpc-id"), Values: []string{p.VPCID}}}

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -228,6 +229,17 @@ func TestRefusedByWhatAWSLacks(t *testing.T) {
 		if woken != 1 {
 			t.Errorf("woken %d times", woken)
 		}
+
+		bare := service("heraldlb.io/nlb", annotate("subnets", "subnet-9"))
+		if _, err := w.sync(t.Context(), bare); err == nil || !strings.Contains(err.Error(), "subnet-9") {
+			t.Fatal(err)
+		}
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-9", VPC: "vpc-1", Zone: "eu-west-1b", Public: true, CIDR: netip.MustParsePrefix("10.0.22.0/24")})
+		if calls := w.counted(func() { _, _ = w.sync(t.Context(), bare) }); sum(calls) > 0 {
+			t.Errorf("what was read just now is read again: %v", calls)
+		}
+		time.Sleep(snapshotAge + time.Second)
+		w.ensure(bare)
 	})
 }
 
