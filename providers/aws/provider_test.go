@@ -345,6 +345,57 @@ func TestSubnetsWithinAZone(t *testing.T) {
 	}
 }
 
+// Load balancers are in the subnets of the cloud config, those that fit, for
+// not one call more. One that is there stays where it is, and so says a Service
+// that names its own.
+func TestSubnetsOfTheCloudConfig(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-another1", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.21.0/24")})
+			in := func(s *corev1.Service, where string) {
+				t.Helper()
+				if w.ensure(s); !strings.Contains(w.cloud.String(), where+" ") {
+					t.Errorf("%s is not %s:\n%s", class, where, w.cloud)
+				}
+			}
+			old, first, second := other("old", class, nil), other("first", class, nil), other("second", class, nil)
+			in(old, "internet-facing subnet-public1,subnet-public2")
+			w.restart()
+			found := w.counted(func() { w.ensure(first) })
+
+			w.options.Subnets = []string{"subnet-public1", "subnet-private2", "subnet-private1"}
+			w.restart()
+			if listed := w.counted(func() { w.ensure(second) }); !reflect.DeepEqual(found, listed) {
+				t.Errorf("%s: %v with a list, %v without", class, listed, found)
+			}
+			in(second, "internet-facing subnet-public1")
+			in(other("internal", class, annotate("internal", "true")), "internal subnet-private1,subnet-private2")
+			in(other("own", class, annotate("subnets", "public-b")), "internet-facing subnet-public2")
+			time.Sleep(time.Hour) // what is being made is made
+			before := w.cloud.String()
+			w.ensure(old)
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("%s: what was there changed, -before +after\n%s", class, diff)
+			}
+
+			w.options.Subnets = []string{"subnet-public1", "subnet-9"}
+			w.restart()
+			refused := other("refused", class, nil)
+			_, err := w.sync(t.Context(), refused)
+			refusal, ok := errors.AsType[*v1alpha1.Refusal](err)
+			if !ok || refusal.Reason != v1alpha1.SubnetsNotFound || !strings.Contains(refusal.Message, "aws.subnets") || !strings.Contains(refusal.Message, "subnet-9") {
+				t.Errorf("%s: %v", class, err)
+			}
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("%s: a refusal changes something, -before +after\n%s", class, diff)
+			}
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-9", VPC: "vpc-1", Zone: "eu-west-1b", Public: true, CIDR: netip.MustParsePrefix("10.0.22.0/24")})
+			time.Sleep(snapshotAge)
+			in(refused, "internet-facing subnet-9,subnet-public1")
+		})
+	}
+}
+
 // What annotations chose is found without them.
 func TestDeletionNeedsNoAnnotation(t *testing.T) {
 	for _, restart := range []bool{false, true} {

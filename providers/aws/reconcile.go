@@ -117,7 +117,7 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 	if old {
 		since = time.Time{}
 	}
-	in := &model.Input{Identity: e.identity, Settings: *s, Tags: p.Tags, Observed: held.state}
+	in := &model.Input{Identity: e.identity, Settings: *s, Subnets: p.Subnets, Tags: p.Tags, Observed: held.state}
 	var err error
 	if in.Network, err = p.network.get(ctx, since); err != nil {
 		return model.State{}, nil, err

@@ -109,9 +109,9 @@ func (p *Provider) subnet(in *ec2types.Subnet) model.Subnet {
 		switch key := awssdk.ToString(tag.Key); {
 		case key == "Name":
 			subnet.Name = awssdk.ToString(tag.Value)
-		case key == "kubernetes.io/role/elb":
+		case key == model.RolePublicTag:
 			subnet.RolePublic = true
-		case key == "kubernetes.io/role/internal-elb":
+		case key == model.RoleInternalTag:
 			subnet.RoleInternal = true
 		case key == model.ClusterTag(p.ClusterName):
 			subnet.Ours = true
