@@ -350,7 +350,10 @@ func (a *applier) takeListener(ctx context.Context, step model.Step) error {
 		a.learn(model.PieceListener, strconv.Itoa(int(l.Port)), out.Listeners[0].ListenerArn)
 	case model.ModifyListener:
 		l := step.Listener
-		in := &elbv2.ModifyListenerInput{ListenerArn: a.listener(l.Port), Port: &l.Port, Protocol: elbv2types.ProtocolEnum(l.Protocol), DefaultActions: a.forward(l)}
+		in := &elbv2.ModifyListenerInput{ListenerArn: a.listener(l.Port), DefaultActions: a.forward(l)}
+		if step.Was != l.Protocol {
+			in.Protocol = elbv2types.ProtocolEnum(l.Protocol)
+		}
 		in.Certificates, in.SslPolicy, in.AlpnPolicy = secure(l)
 		_, err = call(ctx, a.Provider, a.ELBV2.ModifyListener, in)
 	case model.DeleteListener:
