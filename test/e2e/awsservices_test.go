@@ -218,6 +218,8 @@ func TestAWSBesideBareMetal(t *testing.T) {
 		{"Classic", classicLoadBalancer},
 		{"NetworkAnnotations", annotatedNetwork},
 		{"ClassicAnnotations", annotatedClassic},
+		{"NetworkTLS", secureNetwork},
+		{"ClassicTLS", secureClassic},
 		{"BareMetal", besideOnBareMetal},
 		{"Refusals", refusedInAWS},
 		{"Internal", internalInAWS},
