@@ -175,6 +175,22 @@ func TestEligibleNodes(t *testing.T) {
 			t.Errorf("%s: %t, want %t", c.name, got, c.want)
 		}
 	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"gw": "front", "empty": ""}}}
+	for _, c := range []struct {
+		labels map[string]string
+		want   bool
+	}{
+		{map[string]string{"gw": "front"}, true},
+		{map[string]string{"gw": ""}, true},
+		{map[string]string{"gw": "", "empty": ""}, true},
+		{map[string]string{"gw": "back"}, false},
+		{map[string]string{"empty": "front"}, false},
+		{map[string]string{"gw": "front", "other": ""}, false},
+	} {
+		if got := len(targetNodes([]*corev1.Node{node}, c.labels)) == 1; got != c.want {
+			t.Errorf("%v: %t, want %t", c.labels, got, c.want)
+		}
+	}
 	for id, want := range map[string]string{
 		"aws:///eu-west-1a/i-0123": "i-0123", "aws:///i-0123": "i-0123", "aws:///eu-west-1a/4711/fargate-ip-10-0-0-7": "", "gce://x/i-0123": "", "": "",
 	} {
