@@ -123,7 +123,7 @@ func New(options Options) (*Provider, error) {
 		nodes:       core.Nodes().Informer(),
 		slices:      options.Informers.Discovery().V1().EndpointSlices().Informer(),
 		buckets:     newBuckets(options.CallsPerSecond, options.CallBurst),
-		namedGroups: groupIDs{byTag: map[string]named{}},
+		namedGroups: groupIDs{byTag: map[string]named{}, absent: map[string]time.Time{}},
 		instances:   instances{group: map[string]string{}, ghosts: map[string]ghost{}},
 		wake:        func(types.NamespacedName) {},
 		started:     time.Now(),

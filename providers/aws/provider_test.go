@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cloud-provider/api"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/providers/aws/awsfake"
@@ -393,6 +394,57 @@ func TestSubnetsOfTheCloudConfig(t *testing.T) {
 			time.Sleep(snapshotAge)
 			in(refused, "internet-facing subnet-9,subnet-public1")
 		})
+	}
+}
+
+// What AWS does not know is told by the annotation that has it, also where AWS
+// does not name it; who is served stays served.
+func TestUnknownToAWS(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		for _, c := range []struct{ annotation, value string }{
+			{"security-groups", "sg-9"}, {"extra-security-groups", "sg-extra,sg-9"}, {"ssl-cert", certificate + "9"},
+		} {
+			bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+				refused := func(s *corev1.Service) {
+					t.Helper()
+					var err error
+					for range 3 { // what was done on the way is undone first
+						_, err = w.sync(t.Context(), s)
+						if _, waits := errors.AsType[*api.RetryError](err); !waits {
+							break
+						}
+						time.Sleep(settle)
+					}
+					if err == nil || !strings.Contains(err.Error(), settings.Prefix+c.annotation) {
+						t.Errorf("%s, %s of a new Service: %v", class, c.annotation, err)
+					}
+					refusal, ok := errors.AsType[*v1alpha1.Refusal](err)
+					if group := c.annotation != "ssl-cert"; ok != group || group && (refusal.Reason != v1alpha1.GroupNotFound || !strings.Contains(err.Error(), "sg-9")) {
+						t.Errorf("%s, %s: %v", class, c.annotation, err)
+					}
+				}
+				refused(other("fresh", class, annotate(c.annotation, c.value)))
+
+				s := service(class, nil)
+				w.ensure(s)
+				time.Sleep(time.Hour)
+				edited := service(class, annotate(c.annotation, c.value))
+				refused(edited)
+				if calls := w.counted(func() { refused(edited) }); c.annotation != "ssl-cert" && sum(calls) > 0 {
+					t.Errorf("%s, %s: a mistake that is known costs %v", class, c.annotation, calls)
+				}
+				if !strings.Contains(w.cloud.String(), "k8s-elb-a0f9e8d7c6b5a4938271605f4e3d2c1b") {
+					t.Errorf("%s, %s: it is gone from\n%s", class, c.annotation, w.cloud)
+				}
+
+				w.cloud.AddSecurityGroup(awsfake.SecurityGroup{ID: "sg-9", Name: "nine", VPC: "vpc-1"})
+				w.cloud.AddCertificate(certificate + "9")
+				time.Sleep(snapshotAge + time.Second)
+				w.ensure(edited)
+				w.ensure(s)
+				w.delete(s)
+			})
+		}
 	}
 }
 

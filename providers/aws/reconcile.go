@@ -63,7 +63,7 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 	}
 	p.tell(e, service, s, &desired, notes)
 	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
-		return err
+		return p.blame(ctx, e, s, err)
 	}
 	return p.accept(e, s)
 }
@@ -139,6 +139,9 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		if refusal, err := check(ctx, in); refusal != nil || err != nil {
 			return model.State{}, nil, p.missing(e, refusal, err)
 		}
+	}
+	if refusal := p.unknownGroup(s); refusal != nil {
+		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
 	desired, notes, refusal := model.Build(in)
 	if refusal != nil {

@@ -206,6 +206,8 @@ func (p *Provider) readClusterGroups(ctx context.Context) ([]ec2types.SecurityGr
 type groupIDs struct {
 	mu    sync.Mutex
 	byTag map[string]named
+	// absent are IDs that EC2 does not know, and when it said so.
+	absent map[string]time.Time
 }
 
 type named struct {
@@ -244,6 +246,37 @@ func (g *groupIDs) find(ctx context.Context, p *Provider, names []string, since 
 		}
 	}
 	return ids, nil
+}
+
+// verify asks which of the groups that are named by their IDs there are. It is
+// asked only when AWS complains: mostly they are.
+func (g *groupIDs) verify(ctx context.Context, p *Provider, names []string) error {
+	ids := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasPrefix(name, "sg-") })
+	groups, err := p.securityGroups(ctx, "group-id", ids...)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, id := range ids {
+		g.absent[id] = time.Now()
+	}
+	for i := range groups {
+		delete(g.absent, awssdk.ToString(groups[i].GroupId))
+	}
+	return nil
+}
+
+// unknown says whether EC2 said not long ago that there is no group of an ID.
+func (g *groupIDs) unknown(id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	since, absent := g.absent[id]
+	if absent && time.Since(since) > snapshotAge {
+		delete(g.absent, id)
+		return false
+	}
+	return absent
 }
 
 func ec2Tags(in []ec2types.Tag) map[string]string {
