@@ -25,6 +25,14 @@ type AWS struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	// RoleARN is a role that is assumed for all requests.
 	RoleARN string `json:"roleARN,omitempty"`
+	// Subnets are the IDs of the subnets that load balancers may be in whose
+	// Services name none by annotation. Internet-facing ones take the public
+	// subnets of the list, those with a route to an internet gateway; internal
+	// ones take the others, and a public one where a zone has no other. Where a
+	// zone then has several, the tag of the role has to choose one. Without the
+	// list they are found in the VPC by their roles. A load balancer that is
+	// there keeps its own.
+	Subnets []string `json:"subnets,omitempty"`
 	// NodeSecurityGroups are the IDs of the security groups that let load
 	// balancers in to the nodes. Without them: of each instance its only group,
 	// the one with the cluster's tag, or the first.
@@ -40,7 +48,7 @@ const maxTags = 30
 var (
 	regionPattern  = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
 	vpcPattern     = regexp.MustCompile(`^vpc-([0-9a-f]{8}|[0-9a-f]{17})$`)
-	groupPattern   = regexp.MustCompile(`^sg-([0-9a-f]{8}|[0-9a-f]{17})$`)
+	idPattern      = regexp.MustCompile(`^[0-9a-f]{8}([0-9a-f]{9})?$`)
 	rolePattern    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+$`)
 	tagPattern     = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
 	clusterPattern = regexp.MustCompile(`^[A-Za-z0-9_.:/=+@-]{0,100}$`)
@@ -70,7 +78,7 @@ func (c *CloudConfig) checkAWS() []error {
 			errs = append(errs, fmt.Errorf("aws.%s %q: want the form of %s", f.name, f.value, f.example))
 		}
 	}
-	return append(errs, c.AWS.checkEndpoint(), c.AWS.checkGroups(), c.AWS.checkTags())
+	return append(errs, c.AWS.checkEndpoint(), checkIDs("subnets", "subnet-", c.AWS.Subnets), checkIDs("nodeSecurityGroups", "sg-", c.AWS.NodeSecurityGroups), c.AWS.checkTags())
 }
 
 func (a *AWS) checkEndpoint() error {
@@ -84,10 +92,12 @@ func (a *AWS) checkEndpoint() error {
 	return nil
 }
 
-func (a *AWS) checkGroups() error {
-	for i, group := range a.NodeSecurityGroups {
-		if !groupPattern.MatchString(group) || slices.Contains(a.NodeSecurityGroups[:i], group) {
-			return fmt.Errorf("aws.nodeSecurityGroups[%d] %q: want the form of sg-0123456789abcdef0, each once", i, group)
+// checkIDs checks a list of IDs of AWS that all start the same.
+func checkIDs(field, prefix string, ids []string) error {
+	for i, id := range ids {
+		number, ok := strings.CutPrefix(id, prefix)
+		if !ok || !idPattern.MatchString(number) || slices.Contains(ids[:i], id) {
+			return fmt.Errorf("aws.%s[%d] %q: want the form of %s0123456789abcdef0, each once", field, i, id, prefix)
 		}
 	}
 	return nil

@@ -39,6 +39,7 @@ aws:
   vpcID: vpc-0123456789abcdef0
   endpoint: http://127.0.0.1:5000
   roleARN: arn:aws-us-gov:iam::123456789012:role/path/herald
+  subnets: [subnet-0123456789abcdef0, subnet-01234567]
   nodeSecurityGroups: [sg-01234567, sg-0123456789abcdef0]
   tags: {team: "a b", cost/centre: ""}
 `, CloudConfig{
@@ -48,7 +49,7 @@ aws:
 			},
 			AWS: &AWS{
 				Region: "us-gov-west-1", VPCID: "vpc-0123456789abcdef0", Endpoint: "http://127.0.0.1:5000",
-				RoleARN: "arn:aws-us-gov:iam::123456789012:role/path/herald", NodeSecurityGroups: []string{"sg-01234567", "sg-0123456789abcdef0"},
+				RoleARN: "arn:aws-us-gov:iam::123456789012:role/path/herald", Subnets: []string{"subnet-0123456789abcdef0", "subnet-01234567"}, NodeSecurityGroups: []string{"sg-01234567", "sg-0123456789abcdef0"},
 				Tags: map[string]string{"team": "a b", "cost/centre": ""},
 			},
 		}},
@@ -102,6 +103,10 @@ func TestParseNamesWhatIsWrong(t *testing.T) {
 		{"user for role", head + "aws: {roleARN: arn:aws:iam::123456789012:user/herald}\n", []string{"aws.roleARN"}},
 		{"group", head + "aws: {nodeSecurityGroups: [sg-01234567, nodes]}\n", []string{"aws.nodeSecurityGroups[1]", `"nodes"`}},
 		{"group twice", head + "aws: {nodeSecurityGroups: [sg-01234567, sg-01234567]}\n", []string{"aws.nodeSecurityGroups[1]"}},
+		{"name of a subnet", head + "aws: {subnets: [subnet-01234567, public-a]}\n", []string{"aws.subnets[1]", `"public-a"`, "subnet-0123456789abcdef0"}},
+		{"subnet of a number that none has", head + "aws: {subnets: [subnet-0123456789]}\n", []string{"aws.subnets[0]", `"subnet-0123456789"`}},
+		{"subnet twice", head + "aws: {subnets: [subnet-01234567, subnet-01234567]}\n", []string{"aws.subnets[1]", "once"}},
+		{"one subnet for a list", head + "aws: {subnets: subnet-01234567}\n", []string{"subnets"}},
 		{"tag of AWS", head + "aws: {tags: {AWS:x: y}}\n", []string{"aws.tags", `"AWS:x"`}},
 		{"tag of the cluster", head + "aws: {tags: {kubernetes.io/cluster/prod: owned}}\n", []string{"aws.tags", "kubernetes.io/cluster/prod"}},
 		{"tag without key", head + "aws: {tags: {\"\": y}}\n", []string{"aws.tags", `""`}},

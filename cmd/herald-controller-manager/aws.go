@@ -81,6 +81,7 @@ func (a *amazon) provider(informers informers.SharedInformerFactory, recorder re
 		VPCID:              a.settings.VPCID,
 		Types:              a.types,
 		DefaultType:        a.fallback,
+		Subnets:            a.settings.Subnets,
 		NodeSecurityGroups: a.settings.NodeSecurityGroups,
 		Tags:               a.settings.Tags,
 	})

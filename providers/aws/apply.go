@@ -100,14 +100,14 @@ func (a *applier) takeGroup(ctx context.Context, step model.Step) error {
 	case model.Authorize:
 		return a.eachRule(step.Rules, "InvalidPermission.Duplicate", func(rules []model.Rule) error {
 			_, err := call(ctx, a.Provider, a.EC2.AuthorizeSecurityGroupIngress, &ec2.AuthorizeSecurityGroupIngressInput{
-				GroupId: &a.groups([]string{step.Group})[0], IpPermissions: a.permissions(rules, true),
+				GroupId: &a.groups([]string{step.Group})[0], IpPermissions: a.permissions(rules),
 			})
 			return err
 		})
 	case model.Revoke:
 		err := a.eachRule(step.Rules, "InvalidPermission.NotFound", func(rules []model.Rule) error {
 			_, err := call(ctx, a.Provider, a.EC2.RevokeSecurityGroupIngress, &ec2.RevokeSecurityGroupIngressInput{
-				GroupId: &a.groups([]string{step.Group})[0], IpPermissions: a.permissions(rules, false),
+				GroupId: &a.groups([]string{step.Group})[0], IpPermissions: a.permissions(rules),
 			})
 			return err
 		})
@@ -148,17 +148,16 @@ func (*applier) eachRule(rules []model.Rule, already string, change func([]model
 	return nil
 }
 
-func (a *applier) permissions(rules []model.Rule, described bool) []ec2types.IpPermission {
+// permissions have their descriptions also when they are revoked: EC2 does not
+// look at them then, and others that stand in for it want the rule as it is.
+func (a *applier) permissions(rules []model.Rule) []ec2types.IpPermission {
 	var all []ec2types.IpPermission
 	for _, rule := range rules {
 		permission := ec2types.IpPermission{IpProtocol: awssdk.String(rule.Protocol)}
 		if rule.Protocol != "-1" {
 			permission.FromPort, permission.ToPort = awssdk.Int32(rule.From), awssdk.Int32(rule.To)
 		}
-		var description *string
-		if described && rule.Description != "" {
-			description = awssdk.String(rule.Description)
-		}
+		description := optional(rule.Description)
 		source := a.groups([]string{rule.Source})[0]
 		switch {
 		case strings.HasPrefix(source, "sg-"):
@@ -350,7 +349,10 @@ func (a *applier) takeListener(ctx context.Context, step model.Step) error {
 		a.learn(model.PieceListener, strconv.Itoa(int(l.Port)), out.Listeners[0].ListenerArn)
 	case model.ModifyListener:
 		l := step.Listener
-		in := &elbv2.ModifyListenerInput{ListenerArn: a.listener(l.Port), Port: &l.Port, Protocol: elbv2types.ProtocolEnum(l.Protocol), DefaultActions: a.forward(l)}
+		in := &elbv2.ModifyListenerInput{ListenerArn: a.listener(l.Port), DefaultActions: a.forward(l)}
+		if step.Was != l.Protocol {
+			in.Protocol = elbv2types.ProtocolEnum(l.Protocol)
+		}
 		in.Certificates, in.SslPolicy, in.AlpnPolicy = secure(l)
 		_, err = call(ctx, a.Provider, a.ELBV2.ModifyListener, in)
 	case model.DeleteListener:

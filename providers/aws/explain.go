@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -91,6 +92,49 @@ func (p *Provider) announce(service *corev1.Service, step model.Step) {
 	if why != "" {
 		p.Recorder.Eventf(service, corev1.EventTypeWarning, string(v1alpha1.LoadBalancerReplaced), "The load balancer %s is replaced by another one, with another name: %s.", name, why)
 	}
+}
+
+// blamed are the annotations that AWS means by a code and does not name.
+var blamed = map[string]string{"CertificateNotFound": "ssl-cert", "SSLPolicyNotFound": "ssl-negotiation-policy"}
+
+// blame finds the annotation that AWS does not take. A security group that AWS
+// does not know may be new, and that of Herald; one that the Service names by
+// its ID is a mistake.
+func (p *Provider) blame(ctx context.Context, e *entry, s *settings.Settings, err error) error {
+	code := codeOf(err)
+	if name := blamed[code]; name != "" {
+		return fmt.Errorf("%s%s: %w", settings.Prefix, name, err)
+	}
+	if code != "InvalidGroup.NotFound" && code != "InvalidSecurityGroup" {
+		return err
+	}
+	if failed := p.namedGroups.verify(ctx, p, slices.Concat(s.Groups, s.ExtraGroups)); failed != nil {
+		return err
+	}
+	refusal := p.unknownGroup(s)
+	if refusal == nil {
+		return err
+	}
+	p.mu.Lock()
+	e.held, e.left = nil, nil
+	p.mu.Unlock()
+	return p.missing(e, refusal, nil)
+}
+
+// unknownGroup refuses the ID of a security group that is none of the VPC, as
+// far as it is known.
+func (p *Provider) unknownGroup(s *settings.Settings) *v1alpha1.Refusal {
+	for _, given := range []struct {
+		annotation string
+		groups     []string
+	}{{"security-groups", s.Groups}, {"extra-security-groups", s.ExtraGroups}} {
+		for _, id := range given.groups {
+			if p.namedGroups.unknown(id) {
+				return v1alpha1.Refuse(v1alpha1.GroupNotFound, "%s%s has %s, which is no security group of the VPC", settings.Prefix, given.annotation, id)
+			}
+		}
+	}
+	return nil
 }
 
 // leaveOut keeps instances away from load balancers that AWS does not take.

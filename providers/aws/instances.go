@@ -42,9 +42,10 @@ func eligible(node *corev1.Node) bool {
 	return node.DeletionTimestamp == nil && !leaving
 }
 
+// matches says whether the node has the labels; one without value is any value.
 func matches(node *corev1.Node, labels map[string]string) bool {
 	for key, value := range labels {
-		if has, ok := node.Labels[key]; !ok || has != value {
+		if has, ok := node.Labels[key]; !ok || has != value && value != "" {
 			return false
 		}
 	}

@@ -274,7 +274,7 @@ func (o *observer) targetGroups(ctx context.Context) error {
 	for i := range o.inv.targetGroups {
 		in := &o.inv.targetGroups[i]
 		name, arn := awssdk.ToString(in.TargetGroupName), awssdk.ToString(in.TargetGroupArn)
-		orphan := strings.HasPrefix(name, o.identity.TargetGroupPrefix()) && o.identity.Owns(o.inv.tags[arn])
+		orphan := strings.HasPrefix(name, model.TargetGroupsPrefix) && o.identity.Owns(o.inv.tags[arn])
 		if !orphan && (nlb == "" || !slices.Contains(in.LoadBalancerArns, nlb)) {
 			continue
 		}

@@ -53,6 +53,9 @@ type Options struct {
 	// DefaultType is that of a Service that names no class and has no annotation
 	// aws-load-balancer-type; empty is CLB.
 	DefaultType Type
+	// Subnets are the IDs of those that may be found for load balancers; empty
+	// is all of the VPC.
+	Subnets []string
 	// NodeSecurityGroups are the groups that let load balancers in to the
 	// nodes; empty finds them by the instances: the only group of an instance,
 	// or the one with the cluster's tag.
@@ -120,7 +123,7 @@ func New(options Options) (*Provider, error) {
 		nodes:       core.Nodes().Informer(),
 		slices:      options.Informers.Discovery().V1().EndpointSlices().Informer(),
 		buckets:     newBuckets(options.CallsPerSecond, options.CallBurst),
-		namedGroups: groupIDs{byTag: map[string]named{}},
+		namedGroups: groupIDs{byTag: map[string]named{}, absent: map[string]time.Time{}},
 		instances:   instances{group: map[string]string{}, ghosts: map[string]ghost{}},
 		wake:        func(types.NamespacedName) {},
 		started:     time.Now(),

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cloud-provider/api"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/providers/aws/awsfake"
@@ -342,6 +343,108 @@ func TestSubnetsWithinAZone(t *testing.T) {
 			in("subnet-public1")
 			w.delete(service(class, nil))
 		})
+	}
+}
+
+// Load balancers are in the subnets of the cloud config, those that fit, for
+// not one call more. One that is there stays where it is, and so says a Service
+// that names its own.
+func TestSubnetsOfTheCloudConfig(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-another1", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.21.0/24")})
+			in := func(s *corev1.Service, where string) {
+				t.Helper()
+				if w.ensure(s); !strings.Contains(w.cloud.String(), where+" ") {
+					t.Errorf("%s is not %s:\n%s", class, where, w.cloud)
+				}
+			}
+			old, first, second := other("old", class, nil), other("first", class, nil), other("second", class, nil)
+			in(old, "internet-facing subnet-public1,subnet-public2")
+			w.restart()
+			found := w.counted(func() { w.ensure(first) })
+
+			w.options.Subnets = []string{"subnet-public1", "subnet-private2", "subnet-private1"}
+			w.restart()
+			if listed := w.counted(func() { w.ensure(second) }); !reflect.DeepEqual(found, listed) {
+				t.Errorf("%s: %v with a list, %v without", class, listed, found)
+			}
+			in(second, "internet-facing subnet-public1")
+			in(other("internal", class, annotate("internal", "true")), "internal subnet-private1,subnet-private2")
+			in(other("own", class, annotate("subnets", "public-b")), "internet-facing subnet-public2")
+			time.Sleep(time.Hour) // what is being made is made
+			before := w.cloud.String()
+			w.ensure(old)
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("%s: what was there changed, -before +after\n%s", class, diff)
+			}
+
+			w.options.Subnets = []string{"subnet-public1", "subnet-9"}
+			w.restart()
+			refused := other("refused", class, nil)
+			_, err := w.sync(t.Context(), refused)
+			refusal, ok := errors.AsType[*v1alpha1.Refusal](err)
+			if !ok || refusal.Reason != v1alpha1.SubnetsNotFound || !strings.Contains(refusal.Message, "aws.subnets") || !strings.Contains(refusal.Message, "subnet-9") {
+				t.Errorf("%s: %v", class, err)
+			}
+			if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
+				t.Errorf("%s: a refusal changes something, -before +after\n%s", class, diff)
+			}
+			w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-9", VPC: "vpc-1", Zone: "eu-west-1b", Public: true, CIDR: netip.MustParsePrefix("10.0.22.0/24")})
+			time.Sleep(snapshotAge)
+			in(refused, "internet-facing subnet-9,subnet-public1")
+		})
+	}
+}
+
+// What AWS does not know is told by the annotation that has it, also where AWS
+// does not name it; who is served stays served.
+func TestUnknownToAWS(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		for _, c := range []struct{ annotation, value string }{
+			{"security-groups", "sg-9"}, {"extra-security-groups", "sg-extra,sg-9"}, {"ssl-cert", certificate + "9"},
+		} {
+			bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+				refused := func(s *corev1.Service) {
+					t.Helper()
+					var err error
+					for range 3 { // what was done on the way is undone first
+						_, err = w.sync(t.Context(), s)
+						if _, waits := errors.AsType[*api.RetryError](err); !waits {
+							break
+						}
+						time.Sleep(settle)
+					}
+					if err == nil || !strings.Contains(err.Error(), settings.Prefix+c.annotation) {
+						t.Errorf("%s, %s of a new Service: %v", class, c.annotation, err)
+					}
+					refusal, ok := errors.AsType[*v1alpha1.Refusal](err)
+					if group := c.annotation != "ssl-cert"; ok != group || group && (refusal.Reason != v1alpha1.GroupNotFound || !strings.Contains(err.Error(), "sg-9")) {
+						t.Errorf("%s, %s: %v", class, c.annotation, err)
+					}
+				}
+				refused(other("fresh", class, annotate(c.annotation, c.value)))
+
+				s := service(class, nil)
+				w.ensure(s)
+				time.Sleep(time.Hour)
+				edited := service(class, annotate(c.annotation, c.value))
+				refused(edited)
+				if calls := w.counted(func() { refused(edited) }); c.annotation != "ssl-cert" && sum(calls) > 0 {
+					t.Errorf("%s, %s: a mistake that is known costs %v", class, c.annotation, calls)
+				}
+				if !strings.Contains(w.cloud.String(), "k8s-elb-a0f9e8d7c6b5a4938271605f4e3d2c1b") {
+					t.Errorf("%s, %s: it is gone from\n%s", class, c.annotation, w.cloud)
+				}
+
+				w.cloud.AddSecurityGroup(awsfake.SecurityGroup{ID: "sg-9", Name: "nine", VPC: "vpc-1"})
+				w.cloud.AddCertificate(certificate + "9")
+				time.Sleep(snapshotAge + time.Second)
+				w.ensure(edited)
+				w.ensure(s)
+				w.delete(s)
+			})
+		}
 	}
 }
 

@@ -35,6 +35,10 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 	}
 	// What is known is first looked at with what all Services know, be it old.
 	desired, notes, err := p.build(ctx, e, service, s, nodes, held, known)
+	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused && !p.network.since(time.Now().Add(-snapshotAge)) {
+		// What was missing then may be there now.
+		desired, notes, err = p.build(ctx, e, service, s, nodes, held, false)
+	}
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,7 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 	}
 	p.tell(e, service, s, &desired, notes)
 	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
-		return err
+		return p.blame(ctx, e, s, err)
 	}
 	return p.accept(e, s)
 }
@@ -113,7 +117,7 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 	if old {
 		since = time.Time{}
 	}
-	in := &model.Input{Identity: e.identity, Settings: *s, Tags: p.Tags, Observed: held.state}
+	in := &model.Input{Identity: e.identity, Settings: *s, Subnets: p.Subnets, Tags: p.Tags, Observed: held.state}
 	var err error
 	if in.Network, err = p.network.get(ctx, since); err != nil {
 		return model.State{}, nil, err
@@ -135,6 +139,9 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		if refusal, err := check(ctx, in); refusal != nil || err != nil {
 			return model.State{}, nil, p.missing(e, refusal, err)
 		}
+	}
+	if refusal := p.unknownGroup(s); refusal != nil {
+		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
 	desired, notes, refusal := model.Build(in)
 	if refusal != nil {

@@ -46,6 +46,13 @@ func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
 	return value, nil
 }
 
+// since says whether what is known was read after a time.
+func (s *snapshot[T]) since(after time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken.After(after)
+}
+
 // readNetwork reads the subnets of the VPC.
 func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
 	inVPC := []ec2types.Filter{{Name: awssdk.String("vpc-id"), Values: []string{p.VPCID}}}
@@ -102,9 +109,9 @@ func (p *Provider) subnet(in *ec2types.Subnet) model.Subnet {
 		switch key := awssdk.ToString(tag.Key); {
 		case key == "Name":
 			subnet.Name = awssdk.ToString(tag.Value)
-		case key == "kubernetes.io/role/elb":
+		case key == model.RolePublicTag:
 			subnet.RolePublic = true
-		case key == "kubernetes.io/role/internal-elb":
+		case key == model.RoleInternalTag:
 			subnet.RoleInternal = true
 		case key == model.ClusterTag(p.ClusterName):
 			subnet.Ours = true
@@ -199,6 +206,8 @@ func (p *Provider) readClusterGroups(ctx context.Context) ([]ec2types.SecurityGr
 type groupIDs struct {
 	mu    sync.Mutex
 	byTag map[string]named
+	// absent are IDs that EC2 does not know, and when it said so.
+	absent map[string]time.Time
 }
 
 type named struct {
@@ -237,6 +246,37 @@ func (g *groupIDs) find(ctx context.Context, p *Provider, names []string, since 
 		}
 	}
 	return ids, nil
+}
+
+// verify asks which of the groups that are named by their IDs there are. It is
+// asked only when AWS complains: mostly they are.
+func (g *groupIDs) verify(ctx context.Context, p *Provider, names []string) error {
+	ids := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasPrefix(name, "sg-") })
+	groups, err := p.securityGroups(ctx, "group-id", ids...)
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, id := range ids {
+		g.absent[id] = time.Now()
+	}
+	for i := range groups {
+		delete(g.absent, awssdk.ToString(groups[i].GroupId))
+	}
+	return nil
+}
+
+// unknown says whether EC2 said not long ago that there is no group of an ID.
+func (g *groupIDs) unknown(id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	since, absent := g.absent[id]
+	if absent && time.Since(since) > snapshotAge {
+		delete(g.absent, id)
+		return false
+	}
+	return absent
 }
 
 func ec2Tags(in []ec2types.Tag) map[string]string {

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -174,6 +175,22 @@ func TestEligibleNodes(t *testing.T) {
 			t.Errorf("%s: %t, want %t", c.name, got, c.want)
 		}
 	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"gw": "front", "empty": ""}}}
+	for _, c := range []struct {
+		labels map[string]string
+		want   bool
+	}{
+		{map[string]string{"gw": "front"}, true},
+		{map[string]string{"gw": ""}, true},
+		{map[string]string{"gw": "", "empty": ""}, true},
+		{map[string]string{"gw": "back"}, false},
+		{map[string]string{"empty": "front"}, false},
+		{map[string]string{"gw": "front", "other": ""}, false},
+	} {
+		if got := len(targetNodes([]*corev1.Node{node}, c.labels)) == 1; got != c.want {
+			t.Errorf("%v: %t, want %t", c.labels, got, c.want)
+		}
+	}
 	for id, want := range map[string]string{
 		"aws:///eu-west-1a/i-0123": "i-0123", "aws:///i-0123": "i-0123", "aws:///eu-west-1a/4711/fargate-ip-10-0-0-7": "", "gce://x/i-0123": "", "": "",
 	} {
@@ -228,6 +245,17 @@ func TestRefusedByWhatAWSLacks(t *testing.T) {
 		if woken != 1 {
 			t.Errorf("woken %d times", woken)
 		}
+
+		bare := service("heraldlb.io/nlb", annotate("subnets", "subnet-9"))
+		if _, err := w.sync(t.Context(), bare); err == nil || !strings.Contains(err.Error(), "subnet-9") {
+			t.Fatal(err)
+		}
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-9", VPC: "vpc-1", Zone: "eu-west-1b", Public: true, CIDR: netip.MustParsePrefix("10.0.22.0/24")})
+		if calls := w.counted(func() { _, _ = w.sync(t.Context(), bare) }); sum(calls) > 0 {
+			t.Errorf("what was read just now is read again: %v", calls)
+		}
+		time.Sleep(snapshotAge + time.Second)
+		w.ensure(bare)
 	})
 }
 

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -218,9 +221,12 @@ func TestAWSBesideBareMetal(t *testing.T) {
 		{"Classic", classicLoadBalancer},
 		{"NetworkAnnotations", annotatedNetwork},
 		{"ClassicAnnotations", annotatedClassic},
+		{"NetworkTLS", secureNetwork},
+		{"ClassicTLS", secureClassic},
 		{"BareMetal", besideOnBareMetal},
 		{"Refusals", refusedInAWS},
 		{"Internal", internalInAWS},
+		{"SecurityGroups", groupedInAWS},
 		{"KilledMidway", killedMidway},
 		{"FaultsOfAWS", faultsOfAWS},
 	} {
@@ -349,6 +355,38 @@ func internalInAWS(w *world, a *amazon) {
 	w.service("network", all(class("heraldlb.io/nlb"), annotated(awsAnnotation+"internal", "true")))
 	w.service("classic", all(class("heraldlb.io/clb"), annotated(awsAnnotation+"internal", "true")))
 	w.inInventory(a, "nlb "+w.hostname("network")+" internal\n", "clb "+w.hostname("classic")+" internal\n")
+}
+
+// groupedInAWS are in a security group that is there: the nodes let it in as
+// long as one of them is in it.
+func groupedInAWS(w *world, a *amazon) {
+	groups, err := a.EC2.DescribeSecurityGroups(w.ctx, &ec2.DescribeSecurityGroupsInput{Filters: []ec2types.Filter{
+		{Name: aws.String("vpc-id"), Values: []string{a.vpc.ID}}, {Name: aws.String("group-name"), Values: []string{"default"}},
+	}})
+	w.must(err)
+	id := aws.ToString(groups.SecurityGroups[0].GroupId)
+	in := annotated(awsAnnotation+"security-groups", id)
+	w.service("network", all(class("heraldlb.io/nlb"), in))
+	w.service("classic", all(class("heraldlb.io/clb"), in))
+	network, classic := w.hostname("network"), w.hostname("classic")
+	rule := "nodes-" + awsCluster + " lets in -1 0-0 from " + id
+	w.inInventory(a, rule, "nlb "+network, "clb "+classic)
+
+	w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "network", metav1.DeleteOptions{}))
+	w.notInInventory(a, "nlb "+network)
+	w.inInventory(a, rule, "clb "+classic)
+	w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "classic", metav1.DeleteOptions{}))
+	w.notInInventory(a, rule)
+
+	// One that is not there is told, and not waited for.
+	w.service("unknown", all(class("heraldlb.io/clb"), annotated(awsAnnotation+"security-groups", "sg-0123456789abcdef0")))
+	w.eventually("Service unknown is refused", func() error {
+		condition := ready(w.get("unknown"))
+		if condition == nil {
+			return errors.New("no condition")
+		}
+		return has(condition.Reason+condition.Message, "GroupNotFound", awsAnnotation+"security-groups", "sg-0123456789abcdef0")
+	})
 }
 
 // killedMidway loses the controller after a call whose answer it never got.

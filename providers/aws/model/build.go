@@ -19,6 +19,8 @@ type Input struct {
 	Identity Identity
 	Settings settings.Settings
 	Network  Network
+	// Subnets are the IDs of those that may be found; empty is all of the network.
+	Subnets []string
 	// Instances to send to.
 	Instances []string
 	// NodeGroups are the security groups of the nodes.
@@ -58,7 +60,7 @@ func (b *builder) buildClassic() (State, *v1alpha1.Refusal) {
 	if clb := b.Observed.CLB; clb != nil && clb.Internal == b.Settings.Internal {
 		has = clb.Subnets
 	}
-	subnets, refusal := chooseSubnets(&b.Network, &b.Settings, has)
+	subnets, refusal := chooseSubnets(&b.Input, has)
 	if refusal != nil {
 		return State{}, refusal
 	}
@@ -81,7 +83,7 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 	for i := range has {
 		ids[i] = has[i].Subnet
 	}
-	subnets, refusal := chooseSubnets(&b.Network, &b.Settings, ids)
+	subnets, refusal := chooseSubnets(&b.Input, ids)
 	if refusal != nil {
 		return State{}, refusal
 	}

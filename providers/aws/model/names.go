@@ -56,16 +56,14 @@ func (id Identity) GroupName() string { return GroupPrefix + id.LoadBalancerName
 // TargetGroupsPrefix is how the names of all target groups of Services start.
 const TargetGroupsPrefix = "k8s-"
 
-// TargetGroupPrefix is how the names of the target groups start; those of
-// another Service may start the same.
-func (id Identity) TargetGroupPrefix() string {
-	return fmt.Sprintf("%s%s-%s-", TargetGroupsPrefix, clip(id.Namespace, 8), clip(id.Name, 8))
-}
-
-// targetGroupName is made of what can never change of a target group.
+// targetGroupName is made of what can never change of a target group, and
+// starts as the in-tree provider has it: two hyphens in a row, as a name that is
+// cut may leave them, are not taken everywhere.
 func (id Identity) targetGroupName(port int32, protocol settings.Protocol, ips, ipv6 bool) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%s/%t/%t", id.Cluster, id.UID, port, protocol, ips, ipv6))
-	return id.TargetGroupPrefix() + hex.EncodeToString(sum[:])[:10]
+	return fmt.Sprintf("%s%s-%s-%s", TargetGroupsPrefix, clip(unhyphened(id.Namespace), 8), clip(unhyphened(id.Name), 8), hex.EncodeToString(sum[:])[:10])
 }
+
+func unhyphened(name string) string { return strings.ReplaceAll(name, "-", "") }
 
 func clip(text string, length int) string { return text[:min(len(text), length)] }

@@ -30,14 +30,15 @@ type Subnet struct {
 	Local bool
 	// Ours and Others say that it has the tag of this cluster, or of others.
 	Ours, Others bool
-	// RolePublic and RoleInternal are the tags kubernetes.io/role/elb and internal-elb.
+	// RolePublic and RoleInternal say that it has these tags.
 	RolePublic, RoleInternal bool
 }
 
 // chooseSubnets returns the subnets of a load balancer; when no annotation
 // chooses, those that it has will do.
-func chooseSubnets(network *Network, s *settings.Settings, has []string) (chosen []Subnet, refusal *v1alpha1.Refusal) {
+func chooseSubnets(in *Input, has []string) (chosen []Subnet, refusal *v1alpha1.Refusal) {
 	const annotation = settings.Prefix + "subnets"
+	network, s := &in.Network, &in.Settings
 	switch {
 	case len(s.Subnets) > 0:
 		chosen, refusal = namedSubnets(network, s.Subnets)
@@ -45,6 +46,8 @@ func chooseSubnets(network *Network, s *settings.Settings, has []string) (chosen
 		chosen, refusal = subnetsOf(network, s.PrivateIPv4)
 	case len(has) > 0:
 		return network.subnets(has), nil
+	case len(in.Subnets) > 0:
+		return among(network, in.Subnets, s.Internal)
 	default:
 		chosen = discover(network, s.Internal)
 	}
@@ -66,6 +69,71 @@ func chooseSubnets(network *Network, s *settings.Settings, has []string) (chosen
 		zones[subnet.Zone] = subnet.ID
 	}
 	return chosen, nil
+}
+
+// listed is how the cloud config calls its list of subnets.
+const listed = "aws.subnets of the cloud config"
+
+// among finds a subnet of each zone among those of the cloud config: one with
+// the tag of its role before the others; for an internal load balancer one that
+// is not public before one that is. It does not guess between two.
+func among(network *Network, ids []string, internal bool) ([]Subnet, *v1alpha1.Refusal) {
+	rank := func(subnet Subnet) int {
+		switch {
+		case subnet.hasRole(internal):
+			return 0
+		case internal && subnet.Public:
+			return 2
+		}
+		return 1
+	}
+	byZone := map[string][]Subnet{}
+	for _, id := range ids {
+		i := slices.IndexFunc(network.Subnets, func(subnet Subnet) bool { return subnet.ID == id })
+		if i < 0 {
+			return nil, v1alpha1.Refuse(v1alpha1.SubnetsNotFound, "%s has %s, which is no subnet of the VPC: mend the list, or name subnets in %ssubnets", listed, id, settings.Prefix)
+		}
+		if subnet := network.Subnets[i]; internal || subnet.Public {
+			byZone[subnet.Zone] = append(byZone[subnet.Zone], subnet)
+		}
+	}
+	if len(byZone) == 0 {
+		return nil, v1alpha1.Refuse(v1alpha1.SubnetsNotFound,
+			"%s has no public subnet (with a route to an internet gateway) among its %d, and the load balancer is to face the internet: add one, name subnets in %ssubnets, or make it internal by %sinternal",
+			listed, len(ids), settings.Prefix, settings.Prefix)
+	}
+	var chosen []Subnet
+	for _, zone := range slices.Sorted(maps.Keys(byZone)) {
+		subnets := byZone[zone]
+		slices.SortStableFunc(subnets, func(a, b Subnet) int { return cmp.Compare(rank(a), rank(b)) })
+		if len(subnets) > 1 && rank(subnets[0]) == rank(subnets[1]) {
+			return nil, v1alpha1.Refuse(v1alpha1.SubnetsNotFound, "%s has %s and %s, both of zone %s and fit for the load balancer: want one of each zone, or tag one of them %s",
+				listed, subnets[0].ID, subnets[1].ID, zone, roleTag(internal))
+		}
+		chosen = append(chosen, subnets[0])
+	}
+	return chosen, nil
+}
+
+// The tags by which a subnet of several in a zone is chosen.
+const (
+	RolePublicTag   = "kubernetes.io/role/elb"
+	RoleInternalTag = "kubernetes.io/role/internal-elb"
+)
+
+func roleTag(internal bool) string {
+	if internal {
+		return RoleInternalTag
+	}
+	return RolePublicTag
+}
+
+// hasRole says whether the subnet has the tag of such load balancers.
+func (s Subnet) hasRole(internal bool) bool {
+	if internal {
+		return s.RoleInternal
+	}
+	return s.RolePublic
 }
 
 // subnets returns the subnets of the IDs, also those that are not known.
@@ -114,7 +182,7 @@ func (s Subnet) contains(addr netip.Addr) bool {
 func discover(network *Network, internal bool) []Subnet {
 	rank := func(subnet Subnet) int {
 		switch {
-		case internal && subnet.RoleInternal, !internal && subnet.RolePublic:
+		case subnet.hasRole(internal):
 			return 0
 		case subnet.Ours:
 			return 1

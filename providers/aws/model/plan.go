@@ -361,7 +361,7 @@ func (p *planner) listener(desired, observed *Listener) {
 		p.add(CreateListener{p.desired.NLB.Name, desired})
 		observed = &Listener{Tags: desired.Tags, Certificates: first(desired.Certificates)}
 	case desired.String() != observed.String():
-		p.add(ModifyListener{desired})
+		p.add(ModifyListener{desired, observed.Protocol})
 	}
 	p.tags(PieceListener, strconv.Itoa(int(desired.Port)), desired.Tags, observed.Tags)
 	if set := changed(desired.Attributes, observed.Attributes, settings.ListenerAttributes); len(set) > 0 && desired.Protocol == settings.TCP {

@@ -19,13 +19,17 @@ import (
 // files. A file has the Service as it is one time after another, in sections
 // that end in .yaml, each followed by the plan to get there from before; an
 // empty one is that it is deleted. A section observed.yaml is what there is at
-// first.
+// first; aws.subnets is that list of the cloud config from there on.
 func TestPlan(t *testing.T) {
 	golden.Test(t, func(t *testing.T, sections []txtar.File) (got []txtar.File) {
 		var now State
+		var subnets []string
 		for _, section := range sections {
 			name, isObject := strings.CutSuffix(section.Name, ".yaml")
 			switch {
+			case section.Name == "aws.subnets":
+				subnets = strings.Fields(string(section.Data))
+				got = append(got, section)
 			case section.Name == "observed.yaml":
 				if err := yaml.UnmarshalStrict(section.Data, &now); err != nil {
 					t.Fatal(err)
@@ -33,7 +37,7 @@ func TestPlan(t *testing.T) {
 				got = append(got, section)
 			case isObject:
 				var plan string
-				now, plan = step(t, section.Data, now)
+				now, plan = step(t, section.Data, subnets, now)
 				got = append(got, section, txtar.File{Name: name + ".plan", Data: []byte(plan)})
 			}
 		}
@@ -43,7 +47,7 @@ func TestPlan(t *testing.T) {
 
 // step is the plan that leads from what there is to what a Service asks for.
 // Once taken, nothing is left to be done.
-func step(t *testing.T, object []byte, now State) (next State, plan string) {
+func step(t *testing.T, object []byte, subnets []string, now State) (next State, plan string) {
 	t.Helper()
 	var out strings.Builder
 	if len(bytes.TrimSpace(object)) > 0 {
@@ -51,6 +55,7 @@ func step(t *testing.T, object []byte, now State) (next State, plan string) {
 		if refusal != "" {
 			return now, "refused: " + refusal + "\n"
 		}
+		in.Subnets = subnets
 		desired, notes, refused := Build(in)
 		if refused != nil {
 			return now, fmt.Sprintf("refused: %s: %s\n", refused.Reason, refused.Message)

@@ -97,9 +97,12 @@ type (
 		NLB      string
 		Listener *Listener
 	}
-	// ModifyListener changes protocol, target group, default certificate, policy
-	// and ALPN.
-	ModifyListener struct{ Listener *Listener }
+	// ModifyListener changes target group, default certificate, policy and ALPN,
+	// and the protocol when that was another one.
+	ModifyListener struct {
+		Listener *Listener
+		Was      settings.Protocol
+	}
 	// DeleteListener removes a listener.
 	DeleteListener struct{ Port int32 }
 	// SetListenerAttributes changes attributes of a listener.
@@ -250,7 +253,13 @@ func (s SetDualStack) String() string {
 func (s CreateListener) String() string {
 	return fmt.Sprintf("create listener %s", s.Listener)
 }
-func (s ModifyListener) String() string { return fmt.Sprintf("modify listener %s", s.Listener) }
+func (s ModifyListener) String() string {
+	text := fmt.Sprintf("modify listener %s", s.Listener)
+	if s.Was != s.Listener.Protocol {
+		text += fmt.Sprintf(", which was %s", s.Was)
+	}
+	return text
+}
 func (s DeleteListener) String() string { return fmt.Sprintf("delete listener %d", s.Port) }
 func (s SetListenerAttributes) String() string {
 	return fmt.Sprintf("set attributes of listener %d: %s", s.Port, equalities(s.Attributes))

@@ -66,7 +66,7 @@ var Declared = []Declaration{
 	{"internal", both, oneOf("true", "false", ""), "false", "Whether only the VPC reaches it. Changing it replaces the load balancer."},
 	{"scheme", network, oneOf("internal", "internet-facing"), "internet-facing", "The same as internal, and counts before it."},
 	{"name", network, pattern("at most 32 letters, digits and hyphens, with no hyphen at an end and not starting with internal-", validName), "a and the Service's UID", "Name of the load balancer. Changing it replaces the load balancer."},
-	{"subnets", both, list("ID or Name tag of a subnet", filled), "found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first; what is there keeps its own."},
+	{"subnets", both, list("ID or Name tag of a subnet", filled), "aws.subnets of the cloud config, or found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first, of those that aws.subnets of the cloud config lists, if it does; what is there keeps its own."},
 	{"eip-allocations", network, list("ID of an Elastic IP allocation", prefixed("eipalloc-")), "addresses of AWS", "Elastic IPs, one for each subnet: in the order of the annotation subnets, or of the zones. What a zone has it keeps. Only for one that faces the internet."},
 	{"private-ipv4-addresses", network, list("IPv4 address", isIPv4), "addresses of AWS", "Private addresses, one in each subnet. Only for an internal one."},
 	{"ipv6-addresses", network, list("IPv6 address", isIPv6), "addresses of AWS", "IPv6 addresses, one in each subnet. Only with dualstack."},
@@ -77,7 +77,7 @@ var Declared = []Declaration{
 	{"manage-backend-security-group-rules", network, oneOf("true", "false"), "true", "Whether Herald lets the load balancer in to the nodes."},
 	{"security-group-prefix-lists", network, list("ID of a prefix list", prefixed("pl-")), "none", "Prefix lists of clients that may come, beside loadBalancerSourceRanges."},
 
-	{"ssl-cert", classic, pattern("the ARN of a certificate", prefixed("arn:")), "none", "The certificate of the ports that speak TLS."},
+	{"ssl-cert", classic, pattern("the ARN of one certificate", one(prefixed("arn:"))), "none", "The certificate of the ports that speak TLS."},
 	{"ssl-cert", network, list("ARN of a certificate", prefixed("arn:")), "none", "The certificates of the ports that speak TLS: the first is the default, the others are found by SNI."},
 	{"ssl-ports", both, list("name or number of a port of the Service, or *", word), "*", "The ports that speak TLS, when there is a certificate."},
 	{"ssl-negotiation-policy", both, pattern("the name of a TLS policy of AWS", word), "that of AWS", "Protocols and ciphers of the ports that speak TLS."},
@@ -117,7 +117,7 @@ var Declared = []Declaration{
 	{"listener-attributes.", network, attributes(ListenerAttributes), "none", "Attributes of one listener: the name ends in its protocol and port, as in listener-attributes.TCP-80."},
 	{"target-type", network, oneOf("instance", "ip"), "instance", "Whether to send to the node ports of instances, or to pods by their addresses in the VPC. Without node ports it must be ip. Changing it replaces the target groups."},
 	{"nlb-target-type", network, oneOf("instance", "ip"), "instance", "The same as target-type, which counts before it."},
-	{"target-node-labels", both, pattern("key=value, separated by commas", validPairs), "all nodes", "Labels of the nodes to send to."},
+	{"target-node-labels", both, pattern("key=value or key, separated by commas", validPairs), "all nodes", "Labels of the nodes to send to. A key without value is any value."},
 }
 
 // The attributes that AWS knows, with what it takes by default.
@@ -169,10 +169,12 @@ func oneOfFolded(values ...string) Values {
 	return Values{v.Text, func(value string) bool { return v.good(strings.ToLower(value)) }}
 }
 
+// number may be left empty, as in the documentation of Services: that is as
+// not given.
 func number(low, high int) Values {
 	return Values{fmt.Sprintf("a number from %d to %d", low, high), func(value string) bool {
 		n, err := strconv.Atoi(value)
-		return err == nil && low <= n && n <= high
+		return value == "" || err == nil && low <= n && n <= high
 	}}
 }
 
@@ -202,6 +204,10 @@ func prefixed(prefix string) func(string) bool {
 	return func(value string) bool { return strings.HasPrefix(value, prefix) && word(value) }
 }
 
+func one(good func(string) bool) func(string) bool {
+	return func(value string) bool { return good(value) && !strings.Contains(value, ",") }
+}
+
 func isIPv4(value string) bool {
 	addr, err := netip.ParseAddr(value)
 	return err == nil && addr.Is4()
@@ -225,8 +231,7 @@ func validCodes(value string) bool { return codesShape.MatchString(value) }
 
 func validPairs(value string) bool {
 	for item := range strings.SplitSeq(value, ",") {
-		key, _, ok := strings.Cut(strings.TrimSpace(item), "=")
-		if !ok || key == "" {
+		if key, _, _ := strings.Cut(strings.TrimSpace(item), "="); key == "" || strings.ContainsAny(key, " \t") {
 			return false
 		}
 	}

@@ -112,6 +112,8 @@ func TestParse(t *testing.T) {
 				s.TargetIPs = true
 				s.Health.Protocol, s.Health.Port, s.Health.Path, s.Health.Codes = TCP, 8080, "", ""
 			}},
+		{"as the documentation of Services has them", texts{"healthcheck-healthy-threshold": "", "target-node-labels": "ingress-gw,gw-name=public-api"}, nil, []Kind{Classic, Network},
+			func(s *Settings) { s.NodeLabels = texts{"ingress-gw": "", "gw-name": "public-api"} }},
 		{"health, more slowly", texts{"healthcheck-interval": "60", "healthcheck-timeout": "30", "healthcheck-healthy-threshold": "4", "healthcheck-unhealthy-threshold": "5"}, nil, []Kind{Classic, Network},
 			func(s *Settings) {
 				s.Health.Interval, s.Health.Timeout, s.Health.Healthy, s.Health.Unhealthy = time.Minute, 30*time.Second, 4, 5
@@ -179,7 +181,9 @@ func TestParseRefuses(t *testing.T) {
 		{"a scheme of nobody", texts{"scheme": "public"}, nil, Network, []string{"scheme", "internal or internet-facing"}},
 		{"a name too long", texts{"name": strings.Repeat("a", 33)}, nil, Network, []string{"name", "32"}},
 		{"a name of AWS", texts{"name": "internal-web"}, nil, Network, []string{"name", "internal-"}},
-		{"two certificates", texts{"ssl-cert": "arn:a,arn:b extra"}, nil, Classic, []string{"ssl-cert"}},
+		{"two certificates", texts{"ssl-cert": "arn:a,arn:b"}, nil, Classic, []string{"ssl-cert", `"arn:a,arn:b"`, "one certificate"}},
+		{"a label without key", texts{"target-node-labels": "gw=yes,=no"}, nil, Network, []string{"target-node-labels", "key=value or key"}},
+		{"labels without comma", texts{"target-node-labels": "gw role=front"}, nil, Network, []string{"target-node-labels", "separated by commas"}},
 		{"no ARN", texts{"ssl-cert": "web.pem"}, nil, Network, []string{"ssl-cert", `"web.pem"`}},
 		{"TLS of no port", texts{"ssl-cert": "arn:a", "ssl-ports": "HTTPS"}, nil, Network, []string{"ssl-ports", `"HTTPS"`}},
 		{"a wrong backend without a certificate", texts{"backend-protocol": "quic"}, nil, Classic, []string{"backend-protocol", "tcp or ssl or http or https"}},

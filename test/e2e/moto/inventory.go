@@ -42,7 +42,7 @@ func (c *Cloud) networks(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, l := range listeners.Listeners {
-			lines = append(lines, fmt.Sprintf("nlb %s listener %s %d", name, l.Protocol, aws.ToInt32(l.Port)))
+			lines = append(lines, fmt.Sprintf("nlb %s listener %s %d", name, ProtocolOf(&l), aws.ToInt32(l.Port)))
 		}
 	}
 	return lines, nil

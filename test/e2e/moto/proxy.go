@@ -91,7 +91,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := &recorder{ResponseWriter: w, lost: fault != nil}
-	if !p.again(answer, r, call) {
+	if !p.mend(answer, r, call) {
 		p.forward.ServeHTTP(answer, r)
 	}
 	call.Status = answer.status
@@ -115,34 +115,6 @@ func read(r *http.Request) (Call, error) {
 	}
 	version := form.Get("Version")
 	return Call{API: cmp.Or(apis[version], version), Action: form.Get("Action"), Form: form}, nil
-}
-
-// again answers as AWS does when a Network Load Balancer is made a second time:
-// with the first. moto would make another of the same name.
-func (p *Proxy) again(w http.ResponseWriter, r *http.Request, call Call) bool {
-	if call.String() != "ELBV2 CreateLoadBalancer" {
-		return false
-	}
-	form := url.Values{"Action": {"DescribeLoadBalancers"}, "Version": call.Form["Version"], "Names.member.1": call.Form["Name"]}
-	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, p.server, strings.NewReader(form.Encode()))
-	if err != nil {
-		return false
-	}
-	request.Header = r.Header.Clone()
-	request.Header.Del("Content-Length")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return false
-	}
-	w.Header().Set("Content-Type", response.Header.Get("Content-Type"))
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.WriteString(w, strings.ReplaceAll(string(body), form.Get("Action"), call.Action))
-	return true
 }
 
 func (p *Proxy) decide(call Call) *Fault {

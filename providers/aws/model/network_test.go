@@ -1,0 +1,60 @@
+package model
+
+import (
+	"strings"
+	"testing"
+)
+
+// Of the subnets that the cloud config lists, each zone has one: the one that
+// its kind and its role make fit. Between two that are, nobody guesses.
+func TestSubnetsOfTheCloudConfig(t *testing.T) {
+	network := &Network{Subnets: []Subnet{
+		{ID: "subnet-1", Zone: "a", Public: true, Others: true},
+		{ID: "subnet-2", Zone: "a", Public: true, RolePublic: true},
+		{ID: "subnet-3", Zone: "a"},
+		{ID: "subnet-4", Zone: "a", RoleInternal: true},
+		{ID: "subnet-5", Zone: "a", Ours: true},
+		{ID: "subnet-6", Zone: "b", Public: true},
+		{ID: "subnet-7", Zone: "b"},
+		{ID: "subnet-8", Zone: "local", Public: true, Local: true},
+		{ID: "subnet-9", Zone: "a", RoleInternal: true, Public: true},
+	}}
+	for _, c := range []struct {
+		name, list       string
+		public, internal string
+	}{
+		{"one of each zone, of both kinds", "6 1 3 7", "1 6", "3 7"},
+		{"the role decides", "1 2 3 4 5", "2", "4"},
+		{"the role comes before the kind", "9 3", "9", "9"},
+		{"what is named is taken, whose it is and wherever", "8 1", "1 8", "1 8"},
+		{"internal ones take a public subnet where there is no other", "1 6 3", "1 6", "3 6"},
+		{"none faces the internet", "3 7", "no public subnet, among its 2", "3 7"},
+		{"two that fit", "3 5 6", "6", "subnet-3 and subnet-5, zone a, kubernetes.io/role/internal-elb"},
+		{"two that fit, without the cluster's tag", "6 1 9 3", "subnet-1 and subnet-9, zone a, kubernetes.io/role/elb", "9 6"},
+		{"two of the role", "4 9", "9", "subnet-4 and subnet-9, zone a, kubernetes.io/role/internal-elb"},
+		{"not of the VPC", "1 0", "subnet-0", "subnet-0"},
+	} {
+		for internal, want := range map[bool]string{false: c.public, true: c.internal} {
+			var ids []string
+			for _, number := range strings.Fields(c.list) {
+				ids = append(ids, "subnet-"+number)
+			}
+			chosen, refusal := among(network, ids, internal)
+			if refusal != nil {
+				for part := range strings.SplitSeq(listed+", "+want, ", ") {
+					if !strings.Contains(refusal.Message, part) {
+						t.Errorf("%s, internal %t: %q does not say %s", c.name, internal, refusal.Message, part)
+					}
+				}
+				continue
+			}
+			var got []string
+			for _, subnet := range chosen {
+				got = append(got, strings.TrimPrefix(subnet.ID, "subnet-"))
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s, internal %t: %v, want %s", c.name, internal, got, want)
+			}
+		}
+	}
+}
