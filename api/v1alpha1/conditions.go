@@ -49,6 +49,7 @@ const (
 	LoadBalancerReplaced Reason = "LoadBalancerReplaced"
 	AnnotationIgnored    Reason = "AnnotationIgnored"
 	TargetRefused        Reason = "TargetRefused"
+	NoTargets            Reason = "NoTargets"
 	SubnetsNotFound      Reason = "SubnetsNotFound"
 	GroupNotFound        Reason = "GroupNotFound"
 
@@ -172,6 +173,7 @@ var Reasons = []ReasonDoc{
 	{LoadBalancerReplaced, "Service", "The load balancer has to be made anew, because what changed cannot be changed in place; the message says what."},
 	{AnnotationIgnored, "Service", "An annotation or a field is not known, or says nothing for this load balancer."},
 	{TargetRefused, "Service", "AWS does not take some of the nodes as targets; the others are served, and these are tried again."},
+	{NoTargets, "Service", "A load balancer in AWS has no node behind it: none has the labels asked for, or is an instance in EC2."},
 	{SubnetsNotFound, "Service", "There is no subnet for the load balancer, in the VPC or among aws.subnets of the cloud config, or two of one zone; the message says what is there."},
 	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},

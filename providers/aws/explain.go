@@ -21,7 +21,8 @@ type explanation struct {
 	kind     settings.Kind
 	name     string
 	rejected []settings.RejectedPort
-	ignored  []string
+	// asides change nothing about whether it is served.
+	asides []string
 }
 
 // Explain implements the service controller's Explainer.
@@ -51,26 +52,42 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 		ready, reason = false, v1alpha1.PortNotServed
 		sentences = append(sentences, capital(port.Why)+".")
 	}
-	return ready, reason, strings.Join(append(sentences, e.told.ignored...), " ")
+	return ready, reason, strings.Join(append(sentences, e.told.asides...), " ")
 }
 
 func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
-// tell remembers what there is to say, and says what is news about annotations.
+// tell remembers what there is to say, and says what is news about annotations
+// and targets.
 func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, desired *model.State, notes []string) {
-	ignored := slices.Concat(s.Ignored, notes)
+	ignored, idle := slices.Concat(s.Ignored, notes), targetless(s, desired)
 	p.mu.Lock()
-	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, ignored: ignored}
+	said := strings.Join(e.told.asides, " ")
+	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, asides: slices.Concat(ignored, idle)}
 	p.mu.Unlock()
-	var said string
-	if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil {
+	if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil && said == "" {
 		said = condition.Message
 	}
-	for _, sentence := range ignored {
-		if !strings.Contains(said, sentence) {
-			p.Recorder.Event(service, corev1.EventTypeWarning, string(v1alpha1.AnnotationIgnored), sentence)
+	for reason, sentences := range map[v1alpha1.Reason][]string{v1alpha1.AnnotationIgnored: ignored, v1alpha1.NoTargets: idle} {
+		for _, sentence := range sentences {
+			if !strings.Contains(said, sentence) {
+				p.Recorder.Event(service, corev1.EventTypeWarning, string(reason), sentence)
+			}
 		}
 	}
+}
+
+// targetless says why a load balancer has no node behind it, if it has none.
+func targetless(s *settings.Settings, desired *model.State) []string {
+	switch {
+	case s.TargetIPs || desired.CLB != nil && len(desired.CLB.Instances) > 0:
+		return nil
+	case slices.ContainsFunc(desired.TargetGroups, func(group model.TargetGroup) bool { return len(group.Targets) > 0 }):
+		return nil
+	case len(s.NodeLabels) > 0:
+		return []string{"No node is behind it: none that may be has the labels of " + settings.Prefix + "target-node-labels."}
+	}
+	return []string{"No node is behind it: none that may be is an instance in EC2, by its spec.providerID."}
 }
 
 func nameOf(state *model.State) string {

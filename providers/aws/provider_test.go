@@ -555,6 +555,32 @@ func TestIgnoredAnnotationsAreTold(t *testing.T) {
 	})
 }
 
+func TestALoadBalancerWithoutNodesSaysWhy(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			s := service(class, annotate("target-node-labels", "zone=3"))
+			w.ensure(s)
+			const want = "No node is behind it: none that may be has the labels of " + settings.Prefix + "target-node-labels."
+			if told := w.told(); !slices.Equal(told, []string{"Warning NoTargets " + want}) {
+				t.Errorf("told %q", told)
+			}
+			if _, _, message := w.provider.Explain(s); !strings.HasSuffix(message, want) {
+				t.Error(message)
+			}
+			w.ensure(service(class, annotate("target-node-labels", "zone=1")))
+			if _, _, message := w.provider.Explain(s); strings.Contains(message, "No node") {
+				t.Error(message)
+			}
+		})
+	}
+	bubble(t, 0, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.ensure(service("heraldlb.io/nlb", nil))
+		if told := strings.Join(w.told(), "\n"); !strings.Contains(told, "NoTargets No node is behind it: none that may be is an instance in EC2") {
+			t.Errorf("told %q", told)
+		}
+	})
+}
+
 // A port that cannot be served has an error; the others are served.
 func TestPortsThatCannotBeServed(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
