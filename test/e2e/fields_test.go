@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -249,11 +250,9 @@ func (w *world) startController(name string, args ...string) {
 	w.must(err)
 	w.must(box.Start(sandbox.Process{
 		Name: name, Host: "cp",
-		Args: append([]string{
-			filepath.Join(box.Config().BinDir, "herald-controller-manager"), "--cloud-provider=herald", "--secure-port=0", "-v=2",
-			"--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms",
-			"--kubeconfig=" + kubeconfig,
-		}, args...),
+		Args: slices.Concat([]string{
+			filepath.Join(box.Config().BinDir, "herald-controller-manager"), "--cloud-provider=herald", "--secure-port=0", "-v=2", "--kubeconfig=" + kubeconfig,
+		}, quickLease, args),
 	}))
 	w.Cleanup(func() {
 		if box.Running(name) {

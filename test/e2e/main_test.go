@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"testing"
 
 	"k8s.io/client-go/kubernetes"
@@ -29,6 +30,9 @@ var (
 	herald *client.Clients
 )
 
+// quickLease has killed controllers replaced within seconds.
+var quickLease = []string{"--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(run(m))
@@ -42,9 +46,8 @@ func run(m *testing.M) int {
 	ctx := context.Background()
 	var err error
 	box, err = sandbox.Up(ctx, sandbox.Config{
-		Name: fmt.Sprintf("e2e-%d", os.Getpid()),
-		// Killed controllers are replaced within seconds.
-		ControllerArgs: []string{"-v=2", "--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"},
+		Name:           fmt.Sprintf("e2e-%d", os.Getpid()),
+		ControllerArgs: append([]string{"-v=2"}, quickLease...),
 		SpeakerArgs:    []string{"-v=2"},
 		Progress:       os.Stderr,
 	})
@@ -74,12 +77,19 @@ func run(m *testing.M) int {
 // supervised keeps the controller running, as a kubelet would.
 func supervised(run func() int) int {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go box.Supervise(ctx, "controller", func(lastLog string) {
-		fmt.Fprintln(os.Stderr, "started again: the controller, which had ended:", lastLog)
+	var supervising sync.WaitGroup
+	supervising.Go(func() {
+		box.Supervise(ctx, "controller", func(lastLog string) {
+			fmt.Fprintln(os.Stderr, "started again: the controller, which had ended:", lastLog)
+		})
 	})
+	defer supervising.Wait() // or it would start what the end of the cluster ends
+	defer cancel()
 	return run()
 }
+
+// crash is how Go says that a program did not end by itself.
+var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: )`)
 
 // crashed tells whether one of Herald's programs ever did, also where a test did not mind.
 func crashed() bool {
@@ -88,7 +98,7 @@ func crashed() bool {
 	for _, log := range logs {
 		data, readErr := os.ReadFile(log)
 		err = errors.Join(err, readErr)
-		if at := regexp.MustCompile(`(?m)^(panic: |fatal error: )`).FindIndex(data); at != nil {
+		if at := crash.FindIndex(data); at != nil {
 			found = true
 			fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(log), data[at[0]:min(len(data), at[0]+2000)])
 		}

@@ -225,11 +225,11 @@ func (s *Sandbox) Kill(ctx context.Context, name string) error {
 }
 
 func (s *Sandbox) end(ctx context.Context, name string, signal syscall.Signal) error {
+	defer s.onPurpose(name)() // before its record is read, which Supervise writes
 	r, err := s.record(name)
 	if err != nil {
 		return err
 	}
-	defer s.onPurpose(name)()
 	if r.alive() {
 		if err := syscall.Kill(r.PID, signal); err != nil {
 			return fmt.Errorf("stopping %s: %w", name, err)
