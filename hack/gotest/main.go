@@ -1,6 +1,7 @@
 // Command gotest runs go test and shows a line per package, what failed and
 // what was skipped. The full output of each package goes to a log file, and the
-// numbers of tests to a file for the sum over all modules.
+// numbers of tests to a file for the sum over all modules: passed, failed,
+// skipped, and how many of the passed ones did so only when run again.
 package main
 
 import (
@@ -17,12 +18,13 @@ import (
 )
 
 func main() {
-	suite := flag.String("suite", "test", "name of this run: of its folder of logs and its file of numbers")
+	name := flag.String("suite", "test", "name of this run: of its folder of logs and its file of numbers")
 	dir := flag.String("dir", ".", "folder of the module")
 	logs := flag.String("logs", ".test-logs", "folder for logs")
 	each := flag.Bool("each", false, "show every test when it ends, not only packages")
 	flag.Parse()
-	ok, err := run(*suite, *dir, *logs, *each, flag.Args())
+	s := suite{name: *name, dir: *dir, logs: *logs, each: *each, args: flag.Args()}
+	ok, err := s.run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 	}
@@ -31,31 +33,59 @@ func main() {
 	}
 }
 
-// run runs go test with args in dir, and says whether all went well.
-func run(suite, dir, logs string, each bool, args []string) (bool, error) {
-	folder := filepath.Join(logs, suite)
+// suite is a run of go test with args in the folder dir.
+type suite struct {
+	name, dir, logs string
+	each            bool
+	args            []string
+}
+
+// run says whether all went well. Tests that failed for what may be the
+// machine's doing are run a second time, alone.
+func (s suite) run() (bool, error) {
+	folder := filepath.Join(s.logs, s.name)
 	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		return false, err
 	}
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
-	cmd.Dir = dir
-	cmd.Stderr = os.Stderr
-	output, err := cmd.StdoutPipe()
+	first, err := s.test(folder, s.args)
 	if err != nil {
 		return false, err
 	}
+	again := 0
+	for _, f := range first.unsteady() {
+		fmt.Printf("     again    %s, alone\n", f)
+		second, err := s.test(folder, f.only(s.args))
+		if err != nil {
+			return false, err
+		}
+		if second.failed == 0 && second.passed > 0 {
+			fmt.Printf("     PASSED ONLY THE SECOND TIME  %s\n", f)
+			first.forgive(f)
+			again += f.count
+		}
+	}
+	line := fmt.Sprintf("%d %d %d %d\n", first.passed, first.failed, first.skipped, again)
+	return first.failed == 0, os.WriteFile(filepath.Join(s.logs, s.name+".count"), []byte(line), 0o644)
+}
+
+// test runs go test once.
+func (s suite) test(folder string, args []string) (*report, error) {
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Dir = s.dir
+	cmd.Stderr = os.Stderr
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := cmd.Start(); err != nil {
-		return false, err
+		return nil, err
 	}
-	report := report{out: os.Stdout, each: each, log: func(pkg, text string) error { return appendLog(folder, pkg, text) }}
-	readErr := report.read(output)
-	failed := cmd.Wait()
-	if failed != nil && report.failed == 0 {
-		report.failed = 1
+	r := &report{out: os.Stdout, each: s.each, log: func(pkg, text string) error { return appendLog(folder, pkg, text) }}
+	readErr := r.read(output)
+	if err := cmd.Wait(); err != nil && r.failed == 0 {
+		r.failed = 1
 	}
-	line := fmt.Sprintf("%d %d %d\n", report.passed, report.failed, report.skipped)
-	err = errors.Join(readErr, os.WriteFile(filepath.Join(logs, suite+".count"), []byte(line), 0o644))
-	return failed == nil && report.failed == 0, err
+	return r, readErr
 }
 
 // read reports what go test -json says until its end.

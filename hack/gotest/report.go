@@ -29,6 +29,7 @@ type report struct {
 	packages                map[string]*packageReport
 	builds                  map[string]string
 	passed, failed, skipped int
+	failures                []failure
 }
 
 // packageReport is what is known of a package that is not yet done.
@@ -119,6 +120,9 @@ func (r *report) endPackage(e event, p *packageReport) {
 		bad = 1 // it did not compile, or failed outside of its tests
 	}
 	r.passed, r.failed, r.skipped = r.passed+len(passed), r.failed+bad, r.skipped+len(skipped)
+	if bad > 0 {
+		r.failures = append(r.failures, p.failures(e.Package, failed)...)
+	}
 	defer delete(r.packages, e.Package)
 	name := shortName(e.Package)
 	if bad == 0 && len(passed)+len(skipped) == 0 {
