@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -31,6 +32,8 @@ type outside struct {
 	// refuse and fail are what is said to those who ask for it or give it back.
 	refuse *v1alpha1.Refusal
 	fail   error
+	// gaveBack is how often it was asked to give something back.
+	gaveBack int
 	// sawFinalizer are the Services that came with it to their first attempt.
 	sawFinalizer []string
 }
@@ -67,6 +70,7 @@ func (*outside) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*
 func (o *outside) EnsureLoadBalancerDeleted(_ context.Context, _ string, service *corev1.Service) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.gaveBack++
 	if o.fail != nil {
 		return o.fail
 	}
@@ -78,6 +82,12 @@ func (o *outside) set(change func(*outside)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	change(o)
+}
+
+func (o *outside) attempts() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gaveBack
 }
 
 func (o *outside) has(name string) bool {
@@ -145,8 +155,11 @@ func (s *scene) update(name string, edit func(*corev1.Service)) {
 // get returns the Service; nil is that it is gone.
 func (s *scene) get(name string) *corev1.Service {
 	service, err := s.kube.CoreV1().Services("shop").Get(s.ctx, name, metav1.GetOptions{})
-	if err != nil {
+	if apierrors.IsNotFound(err) {
 		return nil
+	}
+	if err != nil {
+		s.Fatal(err)
 	}
 	return service
 }
@@ -190,9 +203,11 @@ func TestWhatIsOutsideGoesBeforeTheService(t *testing.T) {
 	if service := s.get("web"); !servicehelper.HasLBFinalizer(service) || service.Status.LoadBalancer.Ingress[0].Hostname != "web.example.com" {
 		t.Errorf("finalizers %v, status %v", service.Finalizers, service.Status.LoadBalancer)
 	}
-	if seen := s.provider.sawFinalizer; len(seen) > 0 {
-		t.Errorf("%v came with the finalizer, as if there might be something", seen)
-	}
+	s.provider.set(func(o *outside) {
+		if len(o.sawFinalizer) > 0 {
+			t.Errorf("%v came with the finalizer, as if there might be something", o.sawFinalizer)
+		}
+	})
 
 	s.provider.set(func(o *outside) { o.fail = errors.New("AccessDenied") })
 	s.delete("web")
@@ -200,11 +215,13 @@ func TestWhatIsOutsideGoesBeforeTheService(t *testing.T) {
 	if service := s.get("web"); len(service.Status.LoadBalancer.Ingress) > 0 {
 		t.Errorf("what is being deleted shows %v", service.Status.LoadBalancer.Ingress)
 	}
-	s.provider.set(func(o *outside) { o.fail = api.NewRetryError("not yet", 20*time.Millisecond) })
-	time.Sleep(100 * time.Millisecond)
-	if s.get("web") == nil {
-		t.Error("gone before what it has")
-	}
+	s.provider.set(func(o *outside) { o.fail, o.gaveBack = api.NewRetryError("not yet", 20*time.Millisecond), 0 })
+	s.until("the third attempt", func() bool {
+		if s.get("web") == nil {
+			t.Fatal("gone before what it has")
+		}
+		return s.provider.attempts() > 2
+	})
 	s.provider.set(func(o *outside) { o.fail = nil })
 	s.until("the end", func() bool { return s.get("web") == nil })
 	if s.provider.has("web") {
@@ -261,7 +278,8 @@ func TestServicesOfOthersAreLeftAlone(t *testing.T) {
 			s.create("ours", nil)
 			s.until("ours", func() bool { return s.reason("ours") == string(v1alpha1.AddressAssigned) })
 			s.delete("theirs")
-			time.Sleep(100 * time.Millisecond)
+			s.create("later", nil)
+			s.until("what came later", func() bool { return s.reason("later") == string(v1alpha1.AddressAssigned) })
 			if service := s.get("theirs"); service == nil || !servicehelper.HasLBFinalizer(service) || s.reason("theirs") != "none" || !s.provider.has("theirs") {
 				t.Errorf("touched: %v, held %t", service, s.provider.has("theirs"))
 			}

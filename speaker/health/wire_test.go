@@ -90,7 +90,7 @@ func next(t *testing.T, changes <-chan Change, want Reason) {
 		if c.Now.Reason != want || c.Now.Healthy != (want == "") {
 			t.Fatalf("became %+v, want %q", c.Now, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatalf("did not become %q", want)
 	}
 }
@@ -99,7 +99,7 @@ func next(t *testing.T, changes <-chan Change, want Reason) {
 // that a process is taken for a hung one.
 func until(t *testing.T, changes <-chan Change, want Reason) {
 	t.Helper()
-	began, over := time.Now(), time.After(20*time.Second)
+	began, over := time.Now(), time.After(30*time.Second)
 	for {
 		select {
 		case c := <-changes:
@@ -137,13 +137,17 @@ func TestProcess(t *testing.T) {
 
 // A server that flips between yes, no and nonsense.
 func TestFlips(t *testing.T) {
-	var status atomic.Int64
-	var body atomic.Value
-	say := func(s int64, b string) { status.Store(s); body.Store(b) }
+	type words struct {
+		status int
+		body   string
+	}
+	var said atomic.Value // both at once: half of the one and half of the other is an answer that would count
+	say := func(status int, body string) { said.Store(words{status, body}) }
 	say(503, localNone)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(int(status.Load()))
-		fmt.Fprint(w, body.Load())
+		now := said.Load().(words)
+		w.WriteHeader(now.status)
+		fmt.Fprint(w, now.body)
 	}))
 	defer server.Close()
 	changes := onWire(t, Options{HangTime: 10 * time.Second}, Target{Kind: Local, URL: server.URL, Service: "default/web"})

@@ -228,6 +228,39 @@ func TestAnnounces(t *testing.T) {
 	})
 }
 
+// addresses are announcements of so many.
+func addresses(n int) (many []Announcement) {
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range n {
+		addr = addr.Next()
+		many = append(many, Announcement{Addr: addr, Interface: "eth0"})
+	}
+	return many
+}
+
+// With 10,000 addresses at once, each is announced within a second, and none for the second time before all were for the
+// first.
+func TestManyAnnouncementsInMemory(t *testing.T) {
+	inMemory(t, Options{}, func(t *testing.T, r *Responder, m *memory) {
+		const n = 10_000
+		start, heard := time.Now(), map[string]struct{}{}
+		mustSet(t, r, testInterfaces, addresses(n)...)
+		for len(heard) < 2*n && time.Since(start) < time.Minute { // ARP counts twice: there are two forms
+			for _, sent := range m.take() {
+				if _, again := heard[sent]; again {
+					t.Fatalf("after %s, when %d were sent, again: %s", time.Since(start), len(heard), sent)
+				}
+				heard[sent] = struct{}{}
+			}
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		if took := time.Since(start); len(heard) != 2*n || took > 1010*time.Millisecond {
+			t.Errorf("%d frames in %s", len(heard), took)
+		}
+	})
+}
+
 // timeline returns when what was sent, since a time.
 func timeline(m *memory, since time.Time, d time.Duration) (sent []string) {
 	for end := time.Now().Add(d); ; time.Sleep(time.Millisecond) {

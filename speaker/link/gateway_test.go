@@ -19,7 +19,7 @@ func TestWatchGateways(t *testing.T) {
 			select {
 			case gateways := <-lists:
 				last = fmt.Sprint(gateways)
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatalf("got %s, want %s", last, want)
 			}
 		}

@@ -113,7 +113,7 @@ func TestWatch(t *testing.T) {
 			select {
 			case links := <-lists:
 				last = describe(links)
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatalf("got %s, want %s", last, want)
 			}
 		}
