@@ -147,7 +147,7 @@ func newCrowded(b *testing.B, count int, vip func(int) *v1alpha1.VirtualIP) *Spe
 		server.Close()
 	})
 	config := api.Config()
-	config.Host = server.URL
+	config.Host, config.Transport = server.URL, nil
 	s := newStill(b, config)
 	if known := len(s.vips.GetStore().ListKeys()); known != count {
 		b.Fatalf("%d VirtualIPs are known of %d", known, count)

@@ -2,16 +2,19 @@
 // clients and informers, and keeps the rules on which those who write at once
 // rely: names are taken once, a write by an old version is a conflict, so is a
 // precondition that does not hold, and who watches hears everything in order.
+// Its connections are in memory too, so a test with it may be in a bubble of
+// testing/synctest.
 package fakeapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,8 +68,8 @@ type Server struct {
 	Before func(request string) error
 	After  func(request string)
 
-	url  string
-	stop chan struct{}
+	transport *http.Transport
+	stop      chan struct{}
 
 	mu      sync.Mutex
 	version int64
@@ -90,18 +93,62 @@ func New(t testing.TB) *Server {
 		objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{},
 		changed: make(chan struct{}),
 	}
-	server := httptest.NewServer(s)
-	s.url = server.URL
+	connections := &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.transport = &http.Transport{DialContext: connections.dial, MaxIdleConnsPerHost: 100}
+	server, served := &http.Server{Handler: s}, make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(connections); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("the API server has ended: %v", err)
+		}
+	}()
 	t.Cleanup(func() {
 		close(s.stop)
-		server.Close()
+		s.transport.CloseIdleConnections()
+		_ = server.Close()
+		<-served
 	})
 	return s
 }
 
+// listener hands the server's ends of connections in memory over to it.
+type listener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  sync.Once
+}
+
+func (l *listener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.close.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (*listener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+
 // Config is how clients reach the Server.
 func (s *Server) Config() *rest.Config {
-	return &rest.Config{Host: s.url, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json", AcceptContentTypes: "application/json"}}
+	return &rest.Config{Host: "http://memory", Transport: s.transport, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json", AcceptContentTypes: "application/json"}}
 }
 
 // Writes are the writes that changed something, in order: "create

@@ -68,7 +68,7 @@ func TestRules(t *testing.T) {
 }
 
 func TestInformersHearEverything(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s := New(t)
 	clients, err := client.New(s.Config())

@@ -256,136 +256,139 @@ func (w *world) restarted(stop func()) {
 
 func TestPeerStatusFollowsTheSessions(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	_, stop := w.controller()
-	up := established("tor", "IPv4")
-	router := func(edit func(*v1alpha1.BGPPeerSpec)) func() { return func() { w.editRouter("tor", edit) } }
-	const refused = "connection refused by 198.51.100.1:179"
-	before := len(w.rest())
-	for _, c := range []struct {
-		name   string
-		change func()
-		want   string
-		writes int
-		events int
-	}{
-		{"a new one, until every node has a session", func() {
-			w.router("tor", nil)
-			w.rest()
-			w.sessions("a", failing("tor", "", ""))
-			w.sessions("b", failing("tor", "", ""))
-			w.rest()
-			for _, node := range []string{"a", "b", "c"} {
-				w.sessions(node, up)
+	inWorld(t, func(w *world) {
+		_, stop := w.controller()
+		up := established("tor", "IPv4")
+		router := func(edit func(*v1alpha1.BGPPeerSpec)) func() { return func() { w.editRouter("tor", edit) } }
+		const refused = "connection refused by 198.51.100.1:179"
+		before := len(w.rest())
+		for _, c := range []struct {
+			name   string
+			change func()
+			want   string
+			writes int
+			events int
+		}{
+			{"a new one, until every node has a session", func() {
+				w.router("tor", nil)
+				w.rest()
+				w.sessions("a", failing("tor", "", ""))
+				w.sessions("b", failing("tor", "", ""))
+				w.rest()
+				for _, node := range []string{"a", "b", "c"} {
+					w.sessions(node, up)
+				}
+			}, "3/3 True Established@1: Every node has a session.", 1, 0},
+			{"a session is lost", func() { w.sessions("b", failing("tor", "", refused)) }, "2/3 False NotEstablished@1: Node b: " + refused + ".", 1, 1},
+			{"and another", func() { w.sessions("c", failing("tor", "", refused)) }, "1/3 False NotEstablished@1: Nodes b, c: " + refused + ".", 1, 0},
+			{"a reason that is worse", func() { w.sessions("c", failing("tor", v1alpha1.SecretMissing, "no Secret x")) },
+				"1/3 False SecretMissing@1: Node c: no Secret x. Node b: " + refused + ".", 1, 1},
+			{"one speaker leaves", func() { w.leave("c") }, "1/2 False NotEstablished@1: Node b: " + refused + ".", 1, 1},
+			{"what does not matter", func() {
+				more := up
+				more.Advertised = 100
+				w.sessions("a", more)
+				w.editNode("a", condition(corev1.NodeMemoryPressure, "True"))
+			}, "1/2 False NotEstablished@1: Node b: " + refused + ".", 0, 0},
+			{"well again", func() { w.sessions("b", up) }, "2/2 True Established@1: Every node has a session.", 1, 1},
+			{"fewer nodes are selected", router(func(s *v1alpha1.BGPPeerSpec) { s.NodeSelector = label("rack", "r1") }), "0/0 False NoNode@2: No node with a live speaker is selected.", 1, 1},
+			{"one node matches", func() { w.editNode("a", labelled("rack", "r1")) }, "1/1 True Established@2: Every node has a session.", 1, 1},
+			{"a selector that cannot be read", router(func(s *v1alpha1.BGPPeerSpec) { s.NodeSelector = broken() }),
+				`0/0 False InvalidSelector@3: spec.nodeSelector: "` + "…", 1, 1},
+		} {
+			events := len(w.events.all())
+			c.change()
+			w.until(c.name, c.want, func() string {
+				got := w.tellPeer("tor")
+				if prefix, _, cut := strings.Cut(c.want, `: "…`); cut && strings.HasPrefix(got, prefix) {
+					return c.want
+				}
+				return got
+			})
+			if writes := w.of("bgppeers/tor", "/status", &before); len(writes) != c.writes {
+				w.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
 			}
-		}, "3/3 True Established@1: Every node has a session.", 1, 0},
-		{"a session is lost", func() { w.sessions("b", failing("tor", "", refused)) }, "2/3 False NotEstablished@1: Node b: " + refused + ".", 1, 1},
-		{"and another", func() { w.sessions("c", failing("tor", "", refused)) }, "1/3 False NotEstablished@1: Nodes b, c: " + refused + ".", 1, 0},
-		{"a reason that is worse", func() { w.sessions("c", failing("tor", v1alpha1.SecretMissing, "no Secret x")) },
-			"1/3 False SecretMissing@1: Node c: no Secret x. Node b: " + refused + ".", 1, 1},
-		{"one speaker leaves", func() { w.leave("c") }, "1/2 False NotEstablished@1: Node b: " + refused + ".", 1, 1},
-		{"what does not matter", func() {
-			more := up
-			more.Advertised = 100
-			w.sessions("a", more)
-			w.editNode("a", condition(corev1.NodeMemoryPressure, "True"))
-		}, "1/2 False NotEstablished@1: Node b: " + refused + ".", 0, 0},
-		{"well again", func() { w.sessions("b", up) }, "2/2 True Established@1: Every node has a session.", 1, 1},
-		{"fewer nodes are selected", router(func(s *v1alpha1.BGPPeerSpec) { s.NodeSelector = label("rack", "r1") }), "0/0 False NoNode@2: No node with a live speaker is selected.", 1, 1},
-		{"one node matches", func() { w.editNode("a", labelled("rack", "r1")) }, "1/1 True Established@2: Every node has a session.", 1, 1},
-		{"a selector that cannot be read", router(func(s *v1alpha1.BGPPeerSpec) { s.NodeSelector = broken() }),
-			`0/0 False InvalidSelector@3: spec.nodeSelector: "` + "…", 1, 1},
-	} {
-		events := len(w.events.all())
-		c.change()
-		w.until(c.name, c.want, func() string {
-			got := w.tellPeer("tor")
-			if prefix, _, cut := strings.Cut(c.want, `: "…`); cut && strings.HasPrefix(got, prefix) {
-				return c.want
+			if told := w.events.all()[events:]; len(told) != c.events {
+				w.Errorf("%s: told %q, want %d", c.name, told, c.events)
 			}
-			return got
-		})
-		if writes := w.of("bgppeers/tor", "/status", &before); len(writes) != c.writes {
-			t.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
 		}
-		if told := w.events.all()[events:]; len(told) != c.events {
-			t.Errorf("%s: told %q, want %d", c.name, told, c.events)
-		}
-	}
-	w.restarted(stop)
+		w.restarted(stop)
+	})
 }
 
 // Nodes that never say why are told of in the end, and words that change all the
 // time are written now and then.
 func TestPeerStatusIsNotHasty(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.leave("c")
-	w.controller()
-	began := time.Now()
-	w.router("tor", nil)
-	w.untilPeer("tor", "0/2 False NotEstablished@1: Nodes a, b: no session yet.")
-	if took := time.Since(began); took < settling {
-		t.Errorf("it is said after %s, want %s", took, settling)
-	}
-	before := len(w.rest())
-	began = time.Now()
-	for i := 0; time.Since(began) < wordsDelay; i++ {
-		w.sessions("a", failing("tor", "", fmt.Sprintf("error %d", i%2)))
-		time.Sleep(100 * time.Millisecond)
-	}
-	w.sessions("a", failing("tor", "", "the last error"))
-	w.untilPeer("tor", "0/2 False NotEstablished@1: Node a: the last error. Node b: no session yet.")
-	if writes := w.of("bgppeers/", "", &before); len(writes) > 3 {
-		t.Errorf("%d writes in %s", len(writes), time.Since(began))
-	}
-	if got := w.events.of("tor"); got != "Warning NotEstablished" {
-		t.Errorf("events %s, want one", got)
-	}
+	inWorld(t, func(w *world) {
+		w.leave("c")
+		w.controller()
+		began := time.Now()
+		w.router("tor", nil)
+		w.untilPeer("tor", "0/2 False NotEstablished@1: Nodes a, b: no session yet.")
+		if took := time.Since(began); took < settling {
+			w.Errorf("it is said after %s, want %s", took, settling)
+		}
+		before := len(w.rest())
+		began = time.Now()
+		for i := 0; time.Since(began) < wordsDelay; i++ {
+			w.sessions("a", failing("tor", "", fmt.Sprintf("error %d", i%2)))
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.sessions("a", failing("tor", "", "the last error"))
+		w.untilPeer("tor", "0/2 False NotEstablished@1: Node a: the last error. Node b: no session yet.")
+		if writes := w.of("bgppeers/", "", &before); len(writes) > 3 {
+			w.Errorf("%d writes in %s", len(writes), time.Since(began))
+		}
+		if got := w.events.of("tor"); got != "Warning NotEstablished" {
+			w.Errorf("events %s, want one", got)
+		}
+	})
 }
 
 func TestAdvertisementCountsNodes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	_, stop := w.controller()
-	w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}})
-	w.advertise("lan", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}})
-	counts := func() string {
-		var words []string
-		for _, name := range []string{"fabric", "lan"} {
-			advert, err := w.herald.Advertisements.Get(w.ctx, name, metav1.GetOptions{})
-			must(w, err)
-			words = append(words, fmt.Sprintf("%s %d %t", name, advert.Status.Nodes, meta.IsStatusConditionTrue(advert.Status.Conditions, v1alpha1.ConditionReady)))
+	inWorld(t, func(w *world) {
+		_, stop := w.controller()
+		w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}})
+		w.advertise("lan", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}})
+		counts := func() string {
+			var words []string
+			for _, name := range []string{"fabric", "lan"} {
+				advert, err := w.herald.Advertisements.Get(w.ctx, name, metav1.GetOptions{})
+				must(w, err)
+				words = append(words, fmt.Sprintf("%s %d %t", name, advert.Status.Nodes, meta.IsStatusConditionTrue(advert.Status.Conditions, v1alpha1.ConditionReady)))
+			}
+			return strings.Join(words, ", ")
 		}
-		return strings.Join(words, ", ")
-	}
-	before := len(w.rest())
-	for _, c := range []struct {
-		name   string
-		change func()
-		want   string
-		writes int
-	}{
-		{"L2 needs no peer", func() {}, "fabric 0 true, lan 3 true", 0},
-		{"a peer", func() { w.router("tor", nil) }, "fabric 3 true, lan 3 true", 1},
-		{"a cordoned node, and one that leaves, gathered", func() {
-			w.editNode("a", cordoned)
-			w.leave("b")
-		}, "fabric 1 true, lan 1 true", 2},
-		{"a node whose kubelet is silent", func() { w.editNode("c", condition(corev1.NodeReady, "Unknown")) }, "fabric 1 true, lan 1 true", 0},
-		{"an excluded one", func() { w.editNode("c", labelled(corev1.LabelNodeExcludeBalancers, "")) }, "fabric 0 true, lan 0 true", 2},
-		{"it is back", func() { w.editNode("c", func(n *corev1.Node) { delete(n.Labels, corev1.LabelNodeExcludeBalancers) }) }, "fabric 1 true, lan 1 true", 2},
-		{"another selector", func() {
-			w.editAdvertisement("fabric", func(s *v1alpha1.AdvertisementSpec) { s.NodeSelector = label("rack", "r1") })
-		}, "fabric 0 true, lan 1 true", 1},
-	} {
-		c.change()
-		w.until(c.name, c.want, counts)
-		if writes := w.of("advertisements/", "/status", &before); len(writes) != c.writes {
-			t.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+		before := len(w.rest())
+		for _, c := range []struct {
+			name   string
+			change func()
+			want   string
+			writes int
+		}{
+			{"L2 needs no peer", func() {}, "fabric 0 true, lan 3 true", 0},
+			{"a peer", func() { w.router("tor", nil) }, "fabric 3 true, lan 3 true", 1},
+			{"a cordoned node, and one that leaves, gathered", func() {
+				w.editNode("a", cordoned)
+				w.leave("b")
+			}, "fabric 1 true, lan 1 true", 2},
+			{"a node whose kubelet is silent", func() { w.editNode("c", condition(corev1.NodeReady, "Unknown")) }, "fabric 1 true, lan 1 true", 0},
+			{"an excluded one", func() { w.editNode("c", labelled(corev1.LabelNodeExcludeBalancers, "")) }, "fabric 0 true, lan 0 true", 2},
+			{"it is back", func() { w.editNode("c", func(n *corev1.Node) { delete(n.Labels, corev1.LabelNodeExcludeBalancers) }) }, "fabric 1 true, lan 1 true", 2},
+			{"another selector", func() {
+				w.editAdvertisement("fabric", func(s *v1alpha1.AdvertisementSpec) { s.NodeSelector = label("rack", "r1") })
+			}, "fabric 0 true, lan 1 true", 1},
+		} {
+			c.change()
+			w.until(c.name, c.want, counts)
+			if writes := w.of("advertisements/", "/status", &before); len(writes) != c.writes {
+				w.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+			}
 		}
-	}
-	w.restarted(stop)
+		w.restarted(stop)
+	})
 }
 
 // limits are who advertises the address through which Advertisement.
@@ -402,83 +405,85 @@ func (w *world) limits(address string) string {
 
 func TestMaxNodes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{MaxNodes: 2}})
-	w.router("tor", nil)
-	_, stop := w.controller()
-	w.endpoints("web", "a", "b", "c")
-	w.create(lb("web", local))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.rest()
-	list := w.vip("203.0.113.17").Spec.BGP.Limits[0].Nodes
-	if len(list) != 2 {
-		t.Fatalf("%v advertise it, want two", list)
-	}
-	other := without(without([]string{"a", "b", "c"}, list[0]), list[1])[0]
-	sorted := func(nodes ...string) string {
-		slices.Sort(nodes)
-		return "fabric by " + names(nodes)
-	}
-	before := len(w.rest())
-	for _, c := range []struct {
-		name   string
-		change func()
-		want   string
-		writes int
-	}{
-		{"one is cordoned", func() { w.editNode(list[0], cordoned) }, sorted(list[1], other), 1},
-		{"and comes back", func() { w.editNode(list[0], func(n *corev1.Node) { n.Spec.Unschedulable = false }) }, sorted(list[1], other), 0},
-		{"its kubelet falls silent", func() { w.editNode(other, condition(corev1.NodeReady, "Unknown")) }, sorted(list[1], other), 0},
-		{"its endpoint goes", func() { w.move("web", ready(list[0]), ready(list[1])) }, sorted(list...), 1},
-		{"its speaker leaves", func() { w.leave(list[0]) }, sorted(list[1]), 1},
-		{"all may", func() { w.editAdvertisement("fabric", func(s *v1alpha1.AdvertisementSpec) { s.BGP.MaxNodes = 0 }) }, "", 1},
-	} {
-		c.change()
-		w.until(c.name, c.want, func() string { return w.limits("203.0.113.17") })
-		if writes := w.of("virtualips/", "203.0.113.17", &before); len(writes) != c.writes {
-			t.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{MaxNodes: 2}})
+		w.router("tor", nil)
+		_, stop := w.controller()
+		w.endpoints("web", "a", "b", "c")
+		w.create(lb("web", local))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.rest()
+		list := w.vip("203.0.113.17").Spec.BGP.Limits[0].Nodes
+		if len(list) != 2 {
+			w.Fatalf("%v advertise it, want two", list)
 		}
-	}
-	w.restarted(stop)
+		other := without(without([]string{"a", "b", "c"}, list[0]), list[1])[0]
+		sorted := func(nodes ...string) string {
+			slices.Sort(nodes)
+			return "fabric by " + names(nodes)
+		}
+		before := len(w.rest())
+		for _, c := range []struct {
+			name   string
+			change func()
+			want   string
+			writes int
+		}{
+			{"one is cordoned", func() { w.editNode(list[0], cordoned) }, sorted(list[1], other), 1},
+			{"and comes back", func() { w.editNode(list[0], func(n *corev1.Node) { n.Spec.Unschedulable = false }) }, sorted(list[1], other), 0},
+			{"its kubelet falls silent", func() { w.editNode(other, condition(corev1.NodeReady, "Unknown")) }, sorted(list[1], other), 0},
+			{"its endpoint goes", func() { w.move("web", ready(list[0]), ready(list[1])) }, sorted(list...), 1},
+			{"its speaker leaves", func() { w.leave(list[0]) }, sorted(list[1]), 1},
+			{"all may", func() { w.editAdvertisement("fabric", func(s *v1alpha1.AdvertisementSpec) { s.BGP.MaxNodes = 0 }) }, "", 1},
+		} {
+			c.change()
+			w.until(c.name, c.want, func() string { return w.limits("203.0.113.17") })
+			if writes := w.of("virtualips/", "203.0.113.17", &before); len(writes) != c.writes {
+				w.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+			}
+		}
+		w.restarted(stop)
+	})
 }
 
 // A rolling upgrade of the speakers moves no path of BGP whose routers wait for
 // them. By L2 nobody would answer meanwhile: there the address moves.
 func TestMaxNodesDuringARollingUpgrade(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.advertise("fabric", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}, BGP: &v1alpha1.BGPAdvertisement{MaxNodes: 2}})
-	w.router("tor", nil)
-	w.editRouter("tor", func(s *v1alpha1.BGPPeerSpec) { s.GracefulRestart = &v1alpha1.GracefulRestart{} })
-	_, stop := w.controller()
-	w.endpoints("web", "a", "b", "c")
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.rest()
-	limits := w.limits("203.0.113.17")
-	order := w.vip("203.0.113.17").Spec.L2.Candidates
-	if len(order) != 3 {
-		t.Fatalf("candidates %v, want three", order)
-	}
-	for _, node := range slices.Clone(order) {
-		w.leave(node)
-		order = without(order, node)
-		w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.advertise("fabric", v1alpha1.AdvertisementSpec{L2: &v1alpha1.L2Advertisement{}, BGP: &v1alpha1.BGPAdvertisement{MaxNodes: 2}})
+		w.router("tor", nil)
+		w.editRouter("tor", func(s *v1alpha1.BGPPeerSpec) { s.GracefulRestart = &v1alpha1.GracefulRestart{} })
+		_, stop := w.controller()
+		w.endpoints("web", "a", "b", "c")
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
 		w.rest()
-		if got := w.limits("203.0.113.17"); got != limits {
-			t.Errorf("while %s restarts: %s, want %s", node, got, limits)
+		limits := w.limits("203.0.113.17")
+		order := w.vip("203.0.113.17").Spec.L2.Candidates
+		if len(order) != 3 {
+			w.Fatalf("candidates %v, want three", order)
 		}
-		w.comeBack(node)
-		order = append(order, node)
-		w.untilCandidates("203.0.113.17", strings.Join(order, " "))
-		w.rest()
-		if got := w.limits("203.0.113.17"); got != limits {
-			t.Errorf("when %s is back: %s, want %s", node, got, limits)
+		for _, node := range slices.Clone(order) {
+			w.leave(node)
+			order = without(order, node)
+			w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+			w.rest()
+			if got := w.limits("203.0.113.17"); got != limits {
+				w.Errorf("while %s restarts: %s, want %s", node, got, limits)
+			}
+			w.comeBack(node)
+			order = append(order, node)
+			w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+			w.rest()
+			if got := w.limits("203.0.113.17"); got != limits {
+				w.Errorf("when %s is back: %s, want %s", node, got, limits)
+			}
 		}
-	}
-	w.restarted(stop)
+		w.restarted(stop)
+	})
 }
 
 // comeBack has the speaker of a node hold its Lease again.
@@ -508,57 +513,58 @@ func (w *world) announced(address string) string {
 
 func TestAnnouncedByBGPAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}})
-	w.router("tor", nil)
-	_, stop := w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	up := established("tor", "IPv4")
-	fabric := func(edit func(*v1alpha1.AdvertisementSpec)) func() {
-		return func() { w.editAdvertisement("fabric", edit) }
-	}
-	l2 := &v1alpha1.L2Advertisement{}
-	before := len(w.rest())
-	for _, c := range []struct {
-		name   string
-		change func()
-		want   string
-		writes int // of its status
-		told   string
-	}{
-		{"no endpoint", func() {}, "False NoReadyEndpoints", 0, ""},
-		{"no session", func() { w.endpoints("web", "a") }, "False NoSession", 1, ""},
-		{"a session", func() { w.sessions("b", up) }, "True Advertised", 1, ""},
-		{"and another", func() { w.sessions("c", up) }, "True Advertised", 0, ""},
-		{"one goes", func() { w.sessions("b", failing("tor", "", "x")) }, "True Advertised", 0, ""},
-		{"the last one goes", func() { w.sessions("c", failing("tor", "", "x")) }, "False NoSession", 1, "Warning NoSession"},
-		{"one is back", func() { w.sessions("c", up) }, "True Advertised", 1, ""},
-		{"its service proxy fails", func() {
-			w.speaker("c", func(s *v1alpha1.SpeakerStatus) { s.Conditions = proxy(speakerWith("c"), "False").Status.Conditions })
-		},
-			"False NoSession", 1, "Warning NoSession"},
-		{"and another node's does not", func() { w.sessions("a", up) }, "True Advertised", 1, ""},
-		{"somebody else has another opinion", func() { w.says("203.0.113.17", func(s *v1alpha1.VirtualIPStatus) { s.Conditions = nil }) }, "True Advertised", 2, ""},
-		{"the endpoints go", func() { w.move("web") }, "False NoReadyEndpoints", 1, "Warning NoReadyEndpoints"},
-		{"and are back", func() { w.move("web", ready("a")) }, "True Advertised", 1, ""},
-		{"L2 as well: the owner says it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = l2 }), "True Advertised", 0, ""},
-		{"as it does", func() { w.says("203.0.113.17", ownedBy("b")) }, "True Announced by b", 1, ""},
-		{"whatever becomes of the sessions", func() { w.sessions("a", failing("tor", "", "x")) }, "True Announced by b", 0, ""},
-		{"L2 no more: nobody owns it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = nil }), "False NoSession", 1, "Warning NoSession"},
-		{"no Advertisement for the Service", fabric(func(s *v1alpha1.AdvertisementSpec) { s.ServiceSelector = label("app", "db") }),
-			"False NoCandidates", 1, "Warning NoCandidates, Normal AddressAssigned"},
-	} {
-		told := len(w.events.of("web"))
-		c.change()
-		w.until(c.name, c.want, func() string { return w.announced("203.0.113.17") })
-		if writes := w.of("virtualips/", "/status", &before); len(writes) != c.writes {
-			t.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.advertise("fabric", v1alpha1.AdvertisementSpec{BGP: &v1alpha1.BGPAdvertisement{}})
+		w.router("tor", nil)
+		_, stop := w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		up := established("tor", "IPv4")
+		fabric := func(edit func(*v1alpha1.AdvertisementSpec)) func() {
+			return func() { w.editAdvertisement("fabric", edit) }
 		}
-		if got := strings.TrimPrefix(w.events.of("web")[told:], ", "); got != c.told {
-			t.Errorf("%s: told %q, want %q", c.name, got, c.told)
+		l2 := &v1alpha1.L2Advertisement{}
+		before := len(w.rest())
+		for _, c := range []struct {
+			name   string
+			change func()
+			want   string
+			writes int // of its status
+			told   string
+		}{
+			{"no endpoint", func() {}, "False NoReadyEndpoints", 0, ""},
+			{"no session", func() { w.endpoints("web", "a") }, "False NoSession", 1, ""},
+			{"a session", func() { w.sessions("b", up) }, "True Advertised", 1, ""},
+			{"and another", func() { w.sessions("c", up) }, "True Advertised", 0, ""},
+			{"one goes", func() { w.sessions("b", failing("tor", "", "x")) }, "True Advertised", 0, ""},
+			{"the last one goes", func() { w.sessions("c", failing("tor", "", "x")) }, "False NoSession", 1, "Warning NoSession"},
+			{"one is back", func() { w.sessions("c", up) }, "True Advertised", 1, ""},
+			{"its service proxy fails", func() {
+				w.speaker("c", func(s *v1alpha1.SpeakerStatus) { s.Conditions = proxy(speakerWith("c"), "False").Status.Conditions })
+			},
+				"False NoSession", 1, "Warning NoSession"},
+			{"and another node's does not", func() { w.sessions("a", up) }, "True Advertised", 1, ""},
+			{"somebody else has another opinion", func() { w.says("203.0.113.17", func(s *v1alpha1.VirtualIPStatus) { s.Conditions = nil }) }, "True Advertised", 2, ""},
+			{"the endpoints go", func() { w.move("web") }, "False NoReadyEndpoints", 1, "Warning NoReadyEndpoints"},
+			{"and are back", func() { w.move("web", ready("a")) }, "True Advertised", 1, ""},
+			{"L2 as well: the owner says it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = l2 }), "True Advertised", 0, ""},
+			{"as it does", func() { w.says("203.0.113.17", ownedBy("b")) }, "True Announced by b", 1, ""},
+			{"whatever becomes of the sessions", func() { w.sessions("a", failing("tor", "", "x")) }, "True Announced by b", 0, ""},
+			{"L2 no more: nobody owns it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = nil }), "False NoSession", 1, "Warning NoSession"},
+			{"no Advertisement for the Service", fabric(func(s *v1alpha1.AdvertisementSpec) { s.ServiceSelector = label("app", "db") }),
+				"False NoCandidates", 1, "Warning NoCandidates, Normal AddressAssigned"},
+		} {
+			told := len(w.events.of("web"))
+			c.change()
+			w.until(c.name, c.want, func() string { return w.announced("203.0.113.17") })
+			if writes := w.of("virtualips/", "/status", &before); len(writes) != c.writes {
+				w.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+			}
+			if got := strings.TrimPrefix(w.events.of("web")[told:], ", "); got != c.told {
+				w.Errorf("%s: told %q, want %q", c.name, got, c.told)
+			}
 		}
-	}
-	w.restarted(stop)
+		w.restarted(stop)
+	})
 }

@@ -38,49 +38,52 @@ func TestConcurrencyOfTwoControllers(t *testing.T) {
 func concurrency(t *testing.T, controllers int) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := newWorld(t)
-	w.disturb(seed)
-	// Too few IPv4 addresses for all: some wait.
-	w.pool("public", nil, "203.0.113.0/26", "2001:db8::/116")
-	var providers []*Provider
-	for range controllers {
-		p, _ := w.controller()
-		providers = append(providers, p)
-	}
+	inWorld(t, func(w *world) {
+		shows := w.disturb(seed)
+		// Too few IPv4 addresses for all: some wait.
+		w.pool("public", nil, "203.0.113.0/26", "2001:db8::/116")
+		var providers []*Provider
+		for range controllers {
+			p, _ := w.controller()
+			providers = append(providers, p)
+		}
 
-	const writers, services, actions = 4, 200, 400
-	stop := make(chan struct{})
-	var watching, writing sync.WaitGroup
-	if controllers == 1 {
-		watching.Go(func() { w.watchForDoubles(stop) })
-	}
-	for i := range writers {
-		rnd := rand.New(rand.NewPCG(seed, uint64(i)))
-		writing.Go(func() {
-			for range actions / writers {
-				w.act(rnd, fmt.Sprintf("s%d", i+writers*rnd.IntN(services/writers)))
-				w.dispute(rnd)
-				time.Sleep(time.Duration(rnd.IntN(5)) * time.Millisecond)
-			}
-		})
-	}
-	writing.Wait()
-	w.rest()
-	t.Logf("%d addresses end in conflict", w.silence())
-	w.rest()
-	close(stop)
-	watching.Wait()
-	w.settled()
-	for i, p := range providers {
-		w.mirrors(i, p)
-	}
-	if t.Failed() {
-		t.Logf("seed %d", seed)
-	}
+		const writers, services, actions = 4, 200, 400
+		stop := make(chan struct{})
+		var watching, writing sync.WaitGroup
+		if controllers == 1 {
+			watching.Go(func() { w.watchForDoubles(stop, shows) })
+		}
+		for i := range writers {
+			rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+			writing.Go(func() {
+				for range actions / writers {
+					w.act(rnd, fmt.Sprintf("s%d", i+writers*rnd.IntN(services/writers)))
+					w.dispute(rnd)
+					time.Sleep(time.Duration(rnd.IntN(5)) * time.Millisecond)
+				}
+			})
+		}
+		writing.Wait()
+		w.rest()
+		w.Logf("%d addresses end in conflict", w.silence())
+		w.rest()
+		close(stop)
+		watching.Wait()
+		w.settled()
+		for i, p := range providers {
+			w.mirrors(i, p)
+		}
+		if w.Failed() {
+			w.Logf("seed %d", seed)
+		}
+	})
 }
 
-// disturb makes some answers late and some writes of VirtualIPs fail.
-func (w *world) disturb(seed uint64) {
+// disturb makes answers late and some writes of VirtualIPs fail. What is sent on the channel says that a Service shows something
+// else than before.
+func (w *world) disturb(seed uint64) (shows <-chan struct{}) {
+	changed := make(chan struct{}, 1)
 	var mu sync.Mutex
 	rnd := rand.New(rand.NewPCG(seed, 1<<32))
 	roll := func(n int) int {
@@ -101,11 +104,21 @@ func (w *world) disturb(seed uint64) {
 		}
 		return nil
 	}
-	w.api.After = func(string) {
-		if roll(10) == 0 {
-			time.Sleep(time.Duration(roll(20)) * time.Millisecond)
+	w.api.After = func(request string) {
+		if strings.HasPrefix(request, "patch services/") {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
 		}
+		// All take their time, so that they meet: nothing else does in a bubble.
+		late := roll(3)
+		if roll(10) == 0 {
+			late = roll(20)
+		}
+		time.Sleep(time.Duration(late) * time.Millisecond)
 	}
+	return changed
 }
 
 // act does something with the Service.
@@ -206,9 +219,9 @@ func (w *world) services() []corev1.Service {
 	return list.Items
 }
 
-// watchForDoubles looks all the time whether two Services show one address.
-func (w *world) watchForDoubles(stop <-chan struct{}) {
-	for {
+// watchForDoubles looks whether two Services show one address whenever one shows another.
+func (w *world) watchForDoubles(stop, shows <-chan struct{}) {
+	for looked := 0; ; looked++ {
 		shown := map[netip.Addr]*corev1.Service{}
 		for _, s := range w.services() {
 			for _, addr := range shownBy(&s) {
@@ -228,8 +241,9 @@ func (w *world) watchForDoubles(stop <-chan struct{}) {
 		}
 		select {
 		case <-stop:
+			w.Logf("looked %d times", looked)
 			return
-		case <-time.After(20 * time.Millisecond):
+		case <-shows:
 		}
 	}
 }

@@ -69,64 +69,65 @@ func TestPeer(t *testing.T) {
 // and nothing else that a speaker says makes a write.
 func TestPeersFollowTheSpeakers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.editNode("c", cordoned)
-	w.speaker("a", on("eth0", "0a", "203.0.113.2/24"))
-	w.speaker("b", on("eth0", "0b", "203.0.113.3/24"))
-	w.speaker("c", on("eth0", "0c", "203.0.113.4/24"))
-	_, stop := w.controller()
-	w.endpoints("web", "a")
-	before := len(w.rest())
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	if writes, want := w.since(before), []string{"create virtualips/203.0.113.17", "patch services/shop/web/status"}; !slices.Equal(writes, want) {
-		t.Errorf("writes %q, want %q", writes, want)
-	}
-	order := w.vip("203.0.113.17").Spec.L2.Candidates
-	// want is the peers in the order of the candidates.
-	want := func(at map[string]string) string {
-		var words []string
-		for _, name := range order {
-			words = append(words, name+"="+at[name])
-		}
-		return strings.Join(words, " ")
-	}
-	at := map[string]string{"a": "203.0.113.2@02:00:00:00:00:0a", "b": "203.0.113.3@02:00:00:00:00:0b"}
-	if got := w.peers("203.0.113.17"); got != want(at) {
-		t.Errorf("peers %s, want %s", got, want(at))
-	}
-	for _, c := range []struct {
-		name   string
-		change func()
-		then   func()
-		writes int
-	}{
-		{"a new MAC", func() { w.speaker("a", on("eth0", "1a", "203.0.113.2/24")) }, func() { at["a"] = "203.0.113.2@02:00:00:00:00:1a" }, 1},
-		{"another address", func() { w.speaker("b", on("eth0", "0b", "203.0.113.9/24")) }, func() { at["b"] = "203.0.113.9@02:00:00:00:00:0b" }, 1},
-		{"of no consequence", func() { w.speaker("b", on("eth9", "0b", "203.0.113.9/24")) }, func() {}, 0},
-		{"one that is no candidate", func() { w.speaker("c", on("eth0", "1c", "203.0.113.4/24")) }, func() {}, 0},
-		{"not of its interfaces", func() {
-			w.speaker("a", func(s *v1alpha1.SpeakerStatus) {
-				s.Announcing = 7
-				s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: "True", Reason: "Running"}}
-			})
-		}, func() {}, 0},
-		{"the Speaker is gone", func() { must(w, w.herald.Speakers.Delete(w.ctx, "a", metav1.DeleteOptions{})) }, func() { at["a"] = "@" }, 1},
-		{"the Node has an InternalIP", func() { w.editNode("a", addressed("198.51.100.2")) }, func() { at["a"] = "198.51.100.2@" }, 1},
-	} {
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.editNode("c", cordoned)
+		w.speaker("a", on("eth0", "0a", "203.0.113.2/24"))
+		w.speaker("b", on("eth0", "0b", "203.0.113.3/24"))
+		w.speaker("c", on("eth0", "0c", "203.0.113.4/24"))
+		_, stop := w.controller()
+		w.endpoints("web", "a")
 		before := len(w.rest())
-		c.change()
-		c.then()
-		w.until(c.name, want(at), func() string { return w.peers("203.0.113.17") })
-		if writes := w.since(before); len(writes) != c.writes {
-			t.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		if writes, want := w.since(before), []string{"create virtualips/203.0.113.17", "patch services/shop/web/status"}; !slices.Equal(writes, want) {
+			w.Errorf("writes %q, want %q", writes, want)
 		}
-	}
-	stop()
-	before = len(w.rest())
-	w.controller()
-	if writes := w.since(before); len(writes) > 0 {
-		t.Errorf("written after a restart: %q", writes)
-	}
+		order := w.vip("203.0.113.17").Spec.L2.Candidates
+		// want is the peers in the order of the candidates.
+		want := func(at map[string]string) string {
+			var words []string
+			for _, name := range order {
+				words = append(words, name+"="+at[name])
+			}
+			return strings.Join(words, " ")
+		}
+		at := map[string]string{"a": "203.0.113.2@02:00:00:00:00:0a", "b": "203.0.113.3@02:00:00:00:00:0b"}
+		if got := w.peers("203.0.113.17"); got != want(at) {
+			w.Errorf("peers %s, want %s", got, want(at))
+		}
+		for _, c := range []struct {
+			name   string
+			change func()
+			then   func()
+			writes int
+		}{
+			{"a new MAC", func() { w.speaker("a", on("eth0", "1a", "203.0.113.2/24")) }, func() { at["a"] = "203.0.113.2@02:00:00:00:00:1a" }, 1},
+			{"another address", func() { w.speaker("b", on("eth0", "0b", "203.0.113.9/24")) }, func() { at["b"] = "203.0.113.9@02:00:00:00:00:0b" }, 1},
+			{"of no consequence", func() { w.speaker("b", on("eth9", "0b", "203.0.113.9/24")) }, func() {}, 0},
+			{"one that is no candidate", func() { w.speaker("c", on("eth0", "1c", "203.0.113.4/24")) }, func() {}, 0},
+			{"not of its interfaces", func() {
+				w.speaker("a", func(s *v1alpha1.SpeakerStatus) {
+					s.Announcing = 7
+					s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: "True", Reason: "Running"}}
+				})
+			}, func() {}, 0},
+			{"the Speaker is gone", func() { must(w, w.herald.Speakers.Delete(w.ctx, "a", metav1.DeleteOptions{})) }, func() { at["a"] = "@" }, 1},
+			{"the Node has an InternalIP", func() { w.editNode("a", addressed("198.51.100.2")) }, func() { at["a"] = "198.51.100.2@" }, 1},
+		} {
+			before := len(w.rest())
+			c.change()
+			c.then()
+			w.until(c.name, want(at), func() string { return w.peers("203.0.113.17") })
+			if writes := w.since(before); len(writes) != c.writes {
+				w.Errorf("%s: writes %q, want %d", c.name, writes, c.writes)
+			}
+		}
+		stop()
+		before = len(w.rest())
+		w.controller()
+		if writes := w.since(before); len(writes) > 0 {
+			w.Errorf("written after a restart: %q", writes)
+		}
+	})
 }

@@ -16,96 +16,100 @@ import (
 )
 
 func TestServiceIsServedWithTwoWritesAndOneEvent(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.controller()
-	w.endpoints("web", "a", "b")
-	before := len(w.rest())
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
-	if want := []string{"create virtualips/203.0.113.17", "patch services/shop/web/status"}; !slices.Equal(writes, want) {
-		t.Errorf("writes %q, want %q", writes, want)
-	}
-	if got, want := w.events.of("web"), "Normal AddressAssigned"; got != want {
-		t.Errorf("events %q, want %q", got, want)
-	}
-	v := w.vip("203.0.113.17")
-	if v.Spec.L2 == nil || len(v.Spec.L2.Candidates) != 3 || v.Spec.Hold != "" || v.Spec.Pool != "public" {
-		t.Errorf("VirtualIP %+v", v.Spec)
-	}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.controller()
+		w.endpoints("web", "a", "b")
+		before := len(w.rest())
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
+		if want := []string{"create virtualips/203.0.113.17", "patch services/shop/web/status"}; !slices.Equal(writes, want) {
+			w.Errorf("writes %q, want %q", writes, want)
+		}
+		if got, want := w.events.of("web"), "Normal AddressAssigned"; got != want {
+			w.Errorf("events %q, want %q", got, want)
+		}
+		v := w.vip("203.0.113.17")
+		if v.Spec.L2 == nil || len(v.Spec.L2.Candidates) != 3 || v.Spec.Hold != "" || v.Spec.Pool != "public" {
+			w.Errorf("VirtualIP %+v", v.Spec)
+		}
+	})
 }
 
 func TestRestartWritesAndTellsNothing(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.16/30")
-	_, stop := w.controller()
-	for _, name := range []string{"web", "api", "mail", "news", "waits"} {
-		w.create(lb(name))
-	}
-	w.create(lb("broken", annotated(annotations.Addresses, "x")))
-	w.endpoints("web", "a")
-	w.untilService("broken", "InvalidAddress")
-	w.until("served", "4", func() string { return strconv.Itoa(len(w.vips())) })
-	before := w.rest()
-	told := w.events.all()
-	for range 2 {
-		stop()
-		_, stop = w.controller()
-		if after := w.rest(); len(after) != len(before) {
-			t.Fatalf("written after a restart: %q", after[len(before):])
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		_, stop := w.controller()
+		for _, name := range []string{"web", "api", "mail", "news", "waits"} {
+			w.create(lb(name))
 		}
-	}
-	if after := w.events.all(); len(after) != len(told) {
-		t.Errorf("told after a restart: %q", after[len(told):])
-	}
+		w.create(lb("broken", annotated(annotations.Addresses, "x")))
+		w.endpoints("web", "a")
+		w.untilService("broken", "InvalidAddress")
+		w.until("served", "4", func() string { return strconv.Itoa(len(w.vips())) })
+		before := w.rest()
+		told := w.events.all()
+		for range 2 {
+			stop()
+			_, stop = w.controller()
+			if after := w.rest(); len(after) != len(before) {
+				w.Fatalf("written after a restart: %q", after[len(before):])
+			}
+		}
+		if after := w.events.all(); len(after) != len(told) {
+			w.Errorf("told after a restart: %q", after[len(told):])
+		}
+	})
 }
 
 func TestRefusalIsToldOnce(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.16/30")
-	w.controller()
-	w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
-	w.untilService("web", "OutsidePools")
-	w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17"))) // whatever else happens
-	w.untilService("api", "203.0.113.17 AddressAssigned")
-	w.edit("web", annotated("example.com/unrelated", "1"))
-	w.edit("web", func(s *corev1.Service) { s.Labels = set{"a": "b"} })
-	w.rest()
-	if got := w.events.of("web"); got != "Warning OutsidePools" {
-		t.Errorf("events %q, want one", got)
-	}
-	w.edit("web", annotated(annotations.Addresses, "203.0.113.18"))
-	w.untilService("web", "203.0.113.18 AddressAssigned")
-	w.rest()
-	if got := w.events.of("web"); got != "Warning OutsidePools, Normal AddressAssigned" {
-		t.Errorf("events %q, want one more", got)
-	}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		w.controller()
+		w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
+		w.untilService("web", "OutsidePools")
+		w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17"))) // whatever else happens
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+		w.edit("web", annotated("example.com/unrelated", "1"))
+		w.edit("web", func(s *corev1.Service) { s.Labels = set{"a": "b"} })
+		w.rest()
+		if got := w.events.of("web"); got != "Warning OutsidePools" {
+			w.Errorf("events %q, want one", got)
+		}
+		w.edit("web", annotated(annotations.Addresses, "203.0.113.18"))
+		w.untilService("web", "203.0.113.18 AddressAssigned")
+		w.rest()
+		if got := w.events.of("web"); got != "Warning OutsidePools, Normal AddressAssigned" {
+			w.Errorf("events %q, want one more", got)
+		}
+	})
 }
 
 // A Service that asks for what it cannot have keeps what it has.
 func TestRefusedServiceKeepsItsAddress(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	for _, c := range []struct{ value, want string }{
-		{"192.0.2.1", "203.0.113.17 OutsidePools"},
-		{"nonsense", "203.0.113.17 InvalidAddress"},
-		{"203.0.113.17", "203.0.113.17 AddressAssigned"},
-	} {
-		w.edit("web", annotated(annotations.Addresses, c.value))
-		w.untilService("web", c.want)
-		w.untilVIPs("203.0.113.17 web (NoReadyEndpoints)")
-		// Also when somebody deletes it.
-		lost := w.vip("203.0.113.17").UID
-		must(w, w.herald.VirtualIPs.Delete(w.ctx, "203.0.113.17", metav1.DeleteOptions{}))
-		w.until("made again", "true", func() string {
-			return strconv.FormatBool(len(w.vips()) == 1 && w.vip("203.0.113.17").UID != lost)
-		})
-		w.untilService("web", c.want)
-	}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		for _, c := range []struct{ value, want string }{
+			{"192.0.2.1", "203.0.113.17 OutsidePools"},
+			{"nonsense", "203.0.113.17 InvalidAddress"},
+			{"203.0.113.17", "203.0.113.17 AddressAssigned"},
+		} {
+			w.edit("web", annotated(annotations.Addresses, c.value))
+			w.untilService("web", c.want)
+			w.untilVIPs("203.0.113.17 web (NoReadyEndpoints)")
+			// Also when somebody deletes it.
+			lost := w.vip("203.0.113.17").UID
+			must(w, w.herald.VirtualIPs.Delete(w.ctx, "203.0.113.17", metav1.DeleteOptions{}))
+			w.until("made again", "true", func() string {
+				return strconv.FormatBool(len(w.vips()) == 1 && w.vip("203.0.113.17").UID != lost)
+			})
+			w.untilService("web", c.want)
+		}
+	})
 }
 
 // A neighbour that gives up the common key and is refused stays where it is,
@@ -113,110 +117,115 @@ func TestRefusedServiceKeepsItsAddress(t *testing.T) {
 func TestRefusedServiceKeepsItsNeighbours(t *testing.T) {
 	shared := annotated(annotations.Share, "dns")
 	alone := func(s *corev1.Service) { delete(s.Annotations, annotations.Share) }
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32", "203.0.113.20/32")
-	_, stop := w.controller()
-	w.create(lb("mail", annotated(annotations.Addresses, "203.0.113.20")))
-	w.untilService("mail", "203.0.113.20 AddressAssigned")
-	w.create(lb("api", shared))
-	w.untilService("api", "203.0.113.17 AddressAssigned")
-	w.create(lb("web", shared, onPort(443)))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.edit("web", alone, annotated(annotations.Addresses, "203.0.113.20"))
-	w.untilService("web", "203.0.113.17 NotShared")
-	w.create(lb("news", shared, onPort(444)))
-	w.untilService("news", "203.0.113.17 AddressAssigned")
-	written := len(w.rest())
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32", "203.0.113.20/32")
+		_, stop := w.controller()
+		w.create(lb("mail", annotated(annotations.Addresses, "203.0.113.20")))
+		w.untilService("mail", "203.0.113.20 AddressAssigned")
+		w.create(lb("api", shared))
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+		w.create(lb("web", shared, onPort(443)))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.edit("web", alone, annotated(annotations.Addresses, "203.0.113.20"))
+		w.untilService("web", "203.0.113.17 NotShared")
+		w.create(lb("news", shared, onPort(444)))
+		w.untilService("news", "203.0.113.17 AddressAssigned")
+		written := len(w.rest())
 
-	stop()
-	w.controller()
-	if after := w.since(written); len(after) > 0 {
-		t.Errorf("written after a restart: %q", after)
-	}
-	w.delete("mail")
-	w.untilService("web", "203.0.113.20 AddressAssigned")
-	w.untilService("api", "203.0.113.17 AddressAssigned")
-	w.untilService("news", "203.0.113.17 AddressAssigned")
+		stop()
+		w.controller()
+		if after := w.since(written); len(after) > 0 {
+			w.Errorf("written after a restart: %q", after)
+		}
+		w.delete("mail")
+		w.untilService("web", "203.0.113.20 AddressAssigned")
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+		w.untilService("news", "203.0.113.17 AddressAssigned")
+	})
 }
 
 func TestExhaustedPool(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	for _, name := range []string{"api", "mail"} {
-		w.create(lb(name))
-		w.untilService(name, "PoolExhausted")
-	}
-	served := func() string {
-		outcomes := []string{tell(w.get("api")), tell(w.get("mail"))}
-		slices.Sort(outcomes)
-		return strings.Join(outcomes, ", ")
-	}
-	w.delete("web")
-	w.until("one is served in its place", "203.0.113.17 AddressAssigned, PoolExhausted", served)
-	pool, err := w.herald.AddressPools.Get(w.ctx, "public", metav1.GetOptions{})
-	must(w, err)
-	pool.Spec.Addresses = []string{"203.0.113.17/32", "203.0.113.20/32"}
-	must(w, first(w.herald.AddressPools.Update(w.ctx, pool, metav1.UpdateOptions{})))
-	w.until("the pool grows", "203.0.113.17 AddressAssigned, 203.0.113.20 AddressAssigned", served)
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		for _, name := range []string{"api", "mail"} {
+			w.create(lb(name))
+			w.untilService(name, "PoolExhausted")
+		}
+		served := func() string {
+			outcomes := []string{tell(w.get("api")), tell(w.get("mail"))}
+			slices.Sort(outcomes)
+			return strings.Join(outcomes, ", ")
+		}
+		w.delete("web")
+		w.until("one is served in its place", "203.0.113.17 AddressAssigned, PoolExhausted", served)
+		pool, err := w.herald.AddressPools.Get(w.ctx, "public", metav1.GetOptions{})
+		must(w, err)
+		pool.Spec.Addresses = []string{"203.0.113.17/32", "203.0.113.20/32"}
+		must(w, first(w.herald.AddressPools.Update(w.ctx, pool, metav1.UpdateOptions{})))
+		w.until("the pool grows", "203.0.113.17 AddressAssigned, 203.0.113.20 AddressAssigned", served)
+	})
 }
 
 // A Service that moves away makes room, too.
 func TestMoveWakesWhoWaits(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.pool("private", func(s *v1alpha1.AddressPoolSpec) { s.Scope = v1alpha1.ScopeInternal }, "10.0.0.1/32")
-	w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.create(lb("waits"))
-	w.untilService("waits", "PoolExhausted")
-	w.edit("web", annotated(annotations.Scope, "Internal"))
-	w.untilService("web", "10.0.0.1 AddressAssigned")
-	w.untilService("waits", "203.0.113.17 AddressAssigned")
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.pool("private", func(s *v1alpha1.AddressPoolSpec) { s.Scope = v1alpha1.ScopeInternal }, "10.0.0.1/32")
+		w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.create(lb("waits"))
+		w.untilService("waits", "PoolExhausted")
+		w.edit("web", annotated(annotations.Scope, "Internal"))
+		w.untilService("web", "10.0.0.1 AddressAssigned")
+		w.untilService("waits", "203.0.113.17 AddressAssigned")
+	})
 }
 
 // A Service is deleted and made again under the same name before anybody
 // looks, and the new one asks for what it cannot have: it does not inherit.
 func TestNewServiceDoesNotInherit(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	_, stop := w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	stop()
-	w.delete("web")
-	w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
-	w.controller()
-	w.untilService("web", "OutsidePools")
-	w.untilVIPs()
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		_, stop := w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		stop()
+		w.delete("web")
+		w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
+		w.controller()
+		w.untilService("web", "OutsidePools")
+		w.untilVIPs()
+	})
 }
 
 // Who waits for an address and goes is not woken for ever.
 func TestNobodyWaitsWhoHasGone(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	p, _ := w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	for _, name := range []string{"deleted", "retyped", "waits"} {
-		w.create(lb(name))
-		w.untilService(name, "PoolExhausted")
-	}
-	w.delete("deleted")
-	w.edit("retyped", toClusterIP)
-	w.untilService("retyped", "")
-	w.until("waiting", "[shop/waits]", func() string {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		var keys []string
-		for key := range p.waiting {
-			keys = append(keys, key.String())
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		p, _ := w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		for _, name := range []string{"deleted", "retyped", "waits"} {
+			w.create(lb(name))
+			w.untilService(name, "PoolExhausted")
 		}
-		slices.Sort(keys)
-		return "[" + strings.Join(keys, " ") + "]"
+		w.delete("deleted")
+		w.edit("retyped", toClusterIP)
+		w.untilService("retyped", "")
+		w.until("waiting", "[shop/waits]", func() string {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			var keys []string
+			for key := range p.waiting {
+				keys = append(keys, key.String())
+			}
+			slices.Sort(keys)
+			return "[" + strings.Join(keys, " ") + "]"
+		})
 	})
 }
 
@@ -229,187 +238,196 @@ func TestLeavingReleases(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			// The watch tells of the end of a VirtualIP before the answer does.
-			w.api.After = func(request string) {
-				if strings.HasPrefix(request, "delete virtualips") {
-					time.Sleep(100 * time.Millisecond)
+			inWorld(t, func(w *world) {
+				// The watch tells of the end of a VirtualIP before the answer does.
+				w.api.After = func(request string) {
+					if strings.HasPrefix(request, "delete virtualips") {
+						time.Sleep(100 * time.Millisecond)
+					}
 				}
-			}
-			w.pool("public", nil, "203.0.113.17/32")
-			w.controller()
-			w.create(lb("web"))
-			w.untilService("web", "203.0.113.17 AddressAssigned")
-			leave(w)
-			w.untilVIPs()
-			w.rest()
-			for _, line := range w.events.all() {
-				if strings.Contains(line, "VirtualIPRemade") {
-					t.Errorf("told that somebody else deleted it: %s", line)
+				w.pool("public", nil, "203.0.113.17/32")
+				w.controller()
+				w.create(lb("web"))
+				w.untilService("web", "203.0.113.17 AddressAssigned")
+				leave(w)
+				w.untilVIPs()
+				w.rest()
+				for _, line := range w.events.all() {
+					if strings.Contains(line, "VirtualIPRemade") {
+						w.Errorf("told that somebody else deleted it: %s", line)
+					}
 				}
-			}
+			})
 		})
 		t.Run(name+" while no controller ran", func(t *testing.T) {
-			w := newWorld(t)
-			w.pool("public", nil, "203.0.113.17/32")
-			_, stop := w.controller()
-			w.create(lb("web"))
-			w.untilService("web", "203.0.113.17 AddressAssigned")
-			stop()
-			if name == "deleted" {
-				leave(w)
-			} else {
-				w.edit("web", toClusterIP)
-			}
-			w.controller()
-			w.untilVIPs()
-			if name != "deleted" {
-				w.untilService("web", "")
-			}
+			inWorld(t, func(w *world) {
+				w.pool("public", nil, "203.0.113.17/32")
+				_, stop := w.controller()
+				w.create(lb("web"))
+				w.untilService("web", "203.0.113.17 AddressAssigned")
+				stop()
+				if name == "deleted" {
+					leave(w)
+				} else {
+					w.edit("web", toClusterIP)
+				}
+				w.controller()
+				w.untilVIPs()
+				if name != "deleted" {
+					w.untilService("web", "")
+				}
+			})
 		})
 	}
 }
 
 func TestForeignClassIsNotTouched(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.16/30")
-	foreign := "example.com/other"
-	w.create(lb("web", showing("203.0.113.17"), func(s *corev1.Service) { s.Spec.LoadBalancerClass = &foreign }))
-	before := w.get("web")
-	w.controller()
-	w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17")))
-	w.untilService("api", "203.0.113.17 AddressAssigned")
-	w.rest()
-	if after := w.get("web"); after.ResourceVersion != before.ResourceVersion {
-		t.Errorf("it was written: %+v", after)
-	}
-	if got := w.events.of("web"); got != "" {
-		t.Errorf("events %q", got)
-	}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		foreign := "example.com/other"
+		w.create(lb("web", showing("203.0.113.17"), func(s *corev1.Service) { s.Spec.LoadBalancerClass = &foreign }))
+		before := w.get("web")
+		w.controller()
+		w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17")))
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+		w.rest()
+		if after := w.get("web"); after.ResourceVersion != before.ResourceVersion {
+			w.Errorf("it was written: %+v", after)
+		}
+		if got := w.events.of("web"); got != "" {
+			w.Errorf("events %q", got)
+		}
+	})
 }
 
 // The new address is claimed first, then shown, and only then the old one goes:
 // no moment is without an address, and no free address is shown.
 func TestMoveClaimsBeforeItReleases(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.16/28")
-	w.controller()
-	w.create(lb("web", annotated(annotations.Addresses, "203.0.113.17")))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	before := len(w.rest())
-	w.edit("web", annotated(annotations.Addresses, "203.0.113.18"))
-	w.untilVIPs("203.0.113.18 web (NoReadyEndpoints)")
-	w.untilService("web", "203.0.113.18 AddressAssigned")
-	writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
-	want := []string{"create virtualips/203.0.113.18", "patch services/shop/web/status", "delete virtualips/203.0.113.17"}
-	if !slices.Equal(writes, want) {
-		t.Errorf("writes %q, want %q", writes, want)
-	}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/28")
+		w.controller()
+		w.create(lb("web", annotated(annotations.Addresses, "203.0.113.17")))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		before := len(w.rest())
+		w.edit("web", annotated(annotations.Addresses, "203.0.113.18"))
+		w.untilVIPs("203.0.113.18 web (NoReadyEndpoints)")
+		w.untilService("web", "203.0.113.18 AddressAssigned")
+		writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
+		want := []string{"create virtualips/203.0.113.18", "patch services/shop/web/status", "delete virtualips/203.0.113.17"}
+		if !slices.Equal(writes, want) {
+			w.Errorf("writes %q, want %q", writes, want)
+		}
+	})
 }
 
 func TestDeletedVirtualIPIsMadeAgain(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.0/24")
-	w.controller()
-	w.create(lb("web", annotated(annotations.Share, "key"), onPort(80)))
-	w.until("web", "true", func() string { return strconv.FormatBool(len(shownBy(w.get("web"))) == 1) })
-	address := shownBy(w.get("web"))[0].String()
-	w.create(lb("api", annotated(annotations.Share, "key"), onPort(443)))
-	w.untilService("api", address+" AddressAssigned")
-	w.rest()
-	for range 5 {
-		must(w, w.herald.VirtualIPs.Delete(w.ctx, w.vip(address).Name, metav1.DeleteOptions{}))
-		w.untilVIPs(address + " api web (NoReadyEndpoints)")
-		w.rest()
-		w.untilService("web", address+" AddressAssigned")
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.0/24")
+		w.controller()
+		w.create(lb("web", annotated(annotations.Share, "key"), onPort(80)))
+		w.until("web", "true", func() string { return strconv.FormatBool(len(shownBy(w.get("web"))) == 1) })
+		address := shownBy(w.get("web"))[0].String()
+		w.create(lb("api", annotated(annotations.Share, "key"), onPort(443)))
 		w.untilService("api", address+" AddressAssigned")
-	}
-	for _, name := range []string{"web", "api"} {
-		if got := w.events.of(name); strings.Count(got, "VirtualIPRemade") != 5 {
-			t.Errorf("events of %s: %s, want one for each deletion", name, got)
+		w.rest()
+		for range 5 {
+			must(w, w.herald.VirtualIPs.Delete(w.ctx, w.vip(address).Name, metav1.DeleteOptions{}))
+			w.untilVIPs(address + " api web (NoReadyEndpoints)")
+			w.rest()
+			w.untilService("web", address+" AddressAssigned")
+			w.untilService("api", address+" AddressAssigned")
 		}
-	}
+		for _, name := range []string{"web", "api"} {
+			if got := w.events.of(name); strings.Count(got, "VirtualIPRemade") != 5 {
+				w.Errorf("events of %s: %s, want one for each deletion", name, got)
+			}
+		}
+	})
 }
 
 // After a restore there are Services with addresses and no VirtualIPs.
 func TestRestoredServicesKeepTheirAddresses(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.0/24")
-	for _, s := range []*corev1.Service{
-		lb("web", showing("203.0.113.17")),
-		lb("shared-1", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(80)),
-		lb("shared-2", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(81)),
-		lb("shared-3", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(82)),
-		lb("new"),
-		lb("thief", annotated(annotations.Addresses, "203.0.113.17")),
-	} {
-		w.create(s)
-	}
-	w.controller()
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	for _, name := range []string{"shared-1", "shared-2", "shared-3"} {
-		w.untilService(name, "203.0.113.18 AddressAssigned")
-	}
-	w.until("thief", "true", func() string {
-		return strconv.FormatBool(tell(w.get("thief")) == "NotShared")
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.0/24")
+		for _, s := range []*corev1.Service{
+			lb("web", showing("203.0.113.17")),
+			lb("shared-1", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(80)),
+			lb("shared-2", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(81)),
+			lb("shared-3", showing("203.0.113.18"), annotated(annotations.Share, "key"), onPort(82)),
+			lb("new"),
+			lb("thief", annotated(annotations.Addresses, "203.0.113.17")),
+		} {
+			w.create(s)
+		}
+		w.controller()
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		for _, name := range []string{"shared-1", "shared-2", "shared-3"} {
+			w.untilService(name, "203.0.113.18 AddressAssigned")
+		}
+		w.until("thief", "true", func() string {
+			return strconv.FormatBool(tell(w.get("thief")) == "NotShared")
+		})
+		w.until("new", "true", func() string { return strconv.FormatBool(len(shownBy(w.get("new"))) == 1) })
+		if got := shownBy(w.get("new"))[0].String(); got == "203.0.113.17" || got == "203.0.113.18" {
+			w.Errorf("new has %s, which others show", got)
+		}
 	})
-	w.until("new", "true", func() string { return strconv.FormatBool(len(shownBy(w.get("new"))) == 1) })
-	if got := shownBy(w.get("new"))[0].String(); got == "203.0.113.17" || got == "203.0.113.18" {
-		t.Errorf("new has %s, which others show", got)
-	}
 }
 
 // What another provider wrote is kept where a pool has it, and else replaced.
 func TestStatusOfAnotherProvider(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	w.create(lb("web", func(s *corev1.Service) {
-		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}, {IP: "192.0.2.99"}}
-	}))
-	w.create(lb("waits", showing("192.0.2.100"), annotated(annotations.Pool, "private")))
-	w.controller()
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.untilService("waits", "192.0.2.100 UnknownPool")
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		w.create(lb("web", func(s *corev1.Service) {
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}, {IP: "192.0.2.99"}}
+		}))
+		w.create(lb("waits", showing("192.0.2.100"), annotated(annotations.Pool, "private")))
+		w.controller()
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.untilService("waits", "192.0.2.100 UnknownPool")
+	})
 }
 
 func TestRetainedAddress(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", func(s *v1alpha1.AddressPoolSpec) { s.ReclaimPolicy = v1alpha1.ReclaimRetain }, "203.0.113.17/32")
-	w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.delete("web")
-	w.untilVIPs("203.0.113.17 (Unclaimed) for web")
-	w.create(lb("api"))
-	w.untilService("api", "PoolExhausted")
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.untilVIPs("203.0.113.17 web (NoReadyEndpoints) for web")
-	w.delete("web")
-	w.untilVIPs("203.0.113.17 (Unclaimed) for web")
-	must(w, w.herald.VirtualIPs.Delete(w.ctx, "203.0.113.17", metav1.DeleteOptions{}))
-	w.untilService("api", "203.0.113.17 AddressAssigned")
+	inWorld(t, func(w *world) {
+		w.pool("public", func(s *v1alpha1.AddressPoolSpec) { s.ReclaimPolicy = v1alpha1.ReclaimRetain }, "203.0.113.17/32")
+		w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.delete("web")
+		w.untilVIPs("203.0.113.17 (Unclaimed) for web")
+		w.create(lb("api"))
+		w.untilService("api", "PoolExhausted")
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.untilVIPs("203.0.113.17 web (NoReadyEndpoints) for web")
+		w.delete("web")
+		w.untilVIPs("203.0.113.17 (Unclaimed) for web")
+		must(w, w.herald.VirtualIPs.Delete(w.ctx, "203.0.113.17", metav1.DeleteOptions{}))
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+	})
 }
 
 func TestReservedAddress(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.17/32")
-	reserve := func(address, name string) {
-		v := vip17(address)
-		if name != "" {
-			v.Spec.ReservedFor = &v1alpha1.ServiceReference{Namespace: "shop", Name: name}
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.17/32")
+		reserve := func(address, name string) {
+			v := vip17(address)
+			if name != "" {
+				v.Spec.ReservedFor = &v1alpha1.ServiceReference{Namespace: "shop", Name: name}
+			}
+			must(w, first(w.herald.VirtualIPs.Create(w.ctx, v, metav1.CreateOptions{})))
 		}
-		must(w, first(w.herald.VirtualIPs.Create(w.ctx, v, metav1.CreateOptions{})))
-	}
-	reserve("203.0.113.17", "web")
-	w.controller()
-	w.create(lb("api"))
-	w.untilService("api", "PoolExhausted")
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	// One outside every pool, made for a Service that waits.
-	reserve("192.0.2.7", "api")
-	w.untilService("api", "192.0.2.7 AddressAssigned")
+		reserve("203.0.113.17", "web")
+		w.controller()
+		w.create(lb("api"))
+		w.untilService("api", "PoolExhausted")
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		// One outside every pool, made for a Service that waits.
+		reserve("192.0.2.7", "api")
+		w.untilService("api", "192.0.2.7 AddressAssigned")
+	})
 }
 
 func vip17(address string) *v1alpha1.VirtualIP {
@@ -418,24 +436,25 @@ func vip17(address string) *v1alpha1.VirtualIP {
 
 // An API server that fails now and then delays, and no more.
 func TestFailuresOfTheAPIServer(t *testing.T) {
-	w := newWorld(t)
-	w.pool("public", nil, "203.0.113.16/30")
-	failing := map[string]int{}
-	w.api.Before = func(request string) error {
-		w.events.mu.Lock()
-		defer w.events.mu.Unlock()
-		if failing[request]++; !strings.HasPrefix(request, "get") && !strings.HasPrefix(request, "list") && failing[request] <= 2 && strings.Contains(request, "/203.0.113.17") {
-			return errors.New("etcd is on holiday")
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		failing := map[string]int{}
+		w.api.Before = func(request string) error {
+			w.events.mu.Lock()
+			defer w.events.mu.Unlock()
+			if failing[request]++; !strings.HasPrefix(request, "get") && !strings.HasPrefix(request, "list") && failing[request] <= 2 && strings.Contains(request, "/203.0.113.17") {
+				return errors.New("etcd is on holiday")
+			}
+			return nil
 		}
-		return nil
-	}
-	w.controller()
-	w.create(lb("web", annotated(annotations.Addresses, "203.0.113.17")))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	w.endpoints("web", "a", "b")
-	w.untilVIPs("203.0.113.17 web")
-	w.delete("web")
-	w.untilVIPs()
-	w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17")))
-	w.untilService("api", "203.0.113.17 AddressAssigned")
+		w.controller()
+		w.create(lb("web", annotated(annotations.Addresses, "203.0.113.17")))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.endpoints("web", "a", "b")
+		w.untilVIPs("203.0.113.17 web")
+		w.delete("web")
+		w.untilVIPs()
+		w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17")))
+		w.untilService("api", "203.0.113.17 AddressAssigned")
+	})
 }

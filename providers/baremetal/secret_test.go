@@ -26,58 +26,61 @@ func (w *world) secret() string {
 
 func TestSecretIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	_, stop := w.controller()
-	w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
-	key := w.secret()
-	stop()
-	w.controller()
-	w.rest()
-	if w.secret() != key {
-		t.Error("it was changed")
-	}
-	writes := slices.DeleteFunc(w.api.Writes(), func(write string) bool { return !strings.Contains(write, "secrets/") })
-	if want := []string{"create secrets/herald-system/herald-bfd"}; !slices.Equal(writes, want) {
-		t.Errorf("writes %q, want %q", writes, want)
-	}
-	other := newWorld(t)
-	other.controller()
-	other.until("another cluster has another key", "true", func() string {
-		made := other.secret()
-		return strconv.FormatBool(made != "" && made != key)
+	inWorld(t, func(w *world) {
+		_, stop := w.controller()
+		w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
+		key := w.secret()
+		stop()
+		w.controller()
+		w.rest()
+		if w.secret() != key {
+			w.Error("it was changed")
+		}
+		writes := slices.DeleteFunc(w.api.Writes(), func(write string) bool { return !strings.Contains(write, "secrets/") })
+		if want := []string{"create secrets/herald-system/herald-bfd"}; !slices.Equal(writes, want) {
+			w.Errorf("writes %q, want %q", writes, want)
+		}
+		other := newWorld(w.T)
+		other.controller()
+		other.until("another cluster has another key", "true", func() string {
+			made := other.secret()
+			return strconv.FormatBool(made != "" && made != key)
+		})
 	})
 }
 
 func TestSecretOfSomebodyIsKept(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string]map[string][]byte{"a key": {v1alpha1.BFDSecretKey: []byte("theirs")}, "no key": {"x": []byte("y")}} {
-		w := newWorld(t)
-		must(w, first(w.kube.CoreV1().Secrets("herald-system").Create(w.ctx, &corev1.Secret{
-			ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.BFDSecret}, Data: data,
-		}, metav1.CreateOptions{})))
-		w.controller()
-		before := len(w.api.Writes())
-		if writes := w.rest(); len(writes) > before {
-			t.Errorf("%s: written %q", name, writes[before:])
-		}
+		inWorld(t, func(w *world) {
+			must(w, first(w.kube.CoreV1().Secrets("herald-system").Create(w.ctx, &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.BFDSecret}, Data: data,
+			}, metav1.CreateOptions{})))
+			before := len(w.api.Writes())
+			w.controller()
+			if writes := w.rest(); len(writes) > before {
+				w.Errorf("%s: written %q", name, writes[before:])
+			}
+		})
 	}
 }
 
 // Without the right to it, all else goes on, and it is made once there is one.
 func TestSecretIsForbidden(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var allow atomic.Bool
-	w.api.Before = func(request string) error {
-		if strings.Contains(request, "secrets") && !allow.Load() {
-			return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, v1alpha1.BFDSecret, nil)
+	inWorld(t, func(w *world) {
+		var allow atomic.Bool
+		w.api.Before = func(request string) error {
+			if strings.Contains(request, "secrets") && !allow.Load() {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, v1alpha1.BFDSecret, nil)
+			}
+			return nil
 		}
-		return nil
-	}
-	w.pool("public", nil, "203.0.113.17/32")
-	w.controller()
-	w.create(lb("web"))
-	w.untilService("web", "203.0.113.17 AddressAssigned")
-	allow.Store(true)
-	w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
+		w.pool("public", nil, "203.0.113.17/32")
+		w.controller()
+		w.create(lb("web"))
+		w.untilService("web", "203.0.113.17 AddressAssigned")
+		allow.Store(true)
+		w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,6 +71,13 @@ func (r *record) take() string {
 	}
 	r.all = nil
 	return strings.Join(all, "\n")
+}
+
+// anyBefore says whether there was an event before a time.
+func (r *record) anyBefore(t time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.all, func(e Event) bool { return e.Time.Before(t) })
 }
 
 func describe(e Event) string {

@@ -128,7 +128,7 @@ func TestNoGarbageOnWire(t *testing.T) {
 			if err := out.send(data); err != nil {
 				t.Fatal(err)
 			}
-			s.wait(time.Now().Add(time.Second))
+			s.wait(time.Now().Add(time.Minute))
 			if !s.receive(&p) || s.receive(&p) {
 				t.Fatal("not received once")
 			}

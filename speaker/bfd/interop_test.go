@@ -42,12 +42,12 @@ bfd
  profile fast
   transmit-interval 100
   receive-interval 100
-  detect-multiplier 3
+  detect-multiplier 30
  !
  profile slow
   transmit-interval 400
   receive-interval 250
-  detect-multiplier 5
+  detect-multiplier 20
  !
  peer 192.0.2.1 interface eth0
   profile fast
@@ -71,13 +71,13 @@ func TestFRR(t *testing.T) {
 	var sessions []Session
 	for _, p := range paths {
 		if p.name != "IPv4" && p.name != "IPv6" {
-			sessions = append(sessions, on(p.there))
+			sessions = append(sessions, on(p.there, steady))
 		}
 	}
-	sessions = append(sessions, on(Path{Peer: b6, Interface: "eth0"}))
+	sessions = append(sessions, on(Path{Peer: b6, Interface: "eth0"}, steady))
 	f := frr{l.FRR("peer", "bfdd", frrConfig)}
 	a := l.speaker("node", sessions...)
-	up := func() bool { return a.negotiated(100*ms, 300*ms) }
+	up := func() bool { return a.negotiated(100*ms, steadyTime) }
 	t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 	v4 := a4
 	of := func() Status {
@@ -90,18 +90,18 @@ func TestFRR(t *testing.T) {
 	}
 	l.Eventually("FRR is Up too", func() bool { return f.peer(v4).Status == "up" })
 	got := f.peer(v4)
-	if got.Receive != 100 || got.Transmit != 100 || got.Multiplier != 3 {
+	if got.Receive != 100 || got.Transmit != 100 || got.Multiplier != steadily {
 		t.Errorf("FRR has heard %+v", got)
 	}
 	time.Sleep(2 * time.Second)
-	if events := strings.Split(a.events.take(), "\n"); len(events) != len(sessions) {
+	if events := strings.Split(a.heard(), "\n"); len(events) != len(sessions) {
 		t.Errorf("%d sessions came up with %q", len(sessions), events)
 	}
 
 	t.Run("a profile changes the peer's timers", func(t *testing.T) {
 		l := labOf(t)
 		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile slow")
-		l.Eventually("the timers", func() bool { s := of(); return s.Transmit == 250*ms && s.Detection == 2*time.Second })
+		l.Eventually("the timers", func() bool { s := of(); return s.Transmit == 250*ms && s.Detection == 8*time.Second })
 		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "profile fast")
 		l.Eventually("the timers", up)
 		l.expectEvents(a)
@@ -121,7 +121,7 @@ func TestFRR(t *testing.T) {
 				p := f.peer(v4)
 				return p.Receive == int(interval/ms) && p.Transmit == int(interval/ms)
 			})
-			l.Eventually("negotiated", func() bool { return a.negotiated(max(interval, 100*ms), 3*max(interval, 100*ms)) })
+			l.Eventually("negotiated", func() bool { return a.negotiated(max(interval, 100*ms), steadily*max(interval, 100*ms)) })
 		}
 		l.expectEvents(a)
 		if got := f.peer(v4); got.Status != "up" {
@@ -136,7 +136,7 @@ func TestFRR(t *testing.T) {
 		l.expectEvents(a, "Down NeighborSignaledDown, peer AdminDown")
 		f.Vtysh("configure terminal", "bfd", "peer 192.0.2.1 interface eth0", "no shutdown")
 		l.Eventually("Up", up)
-		a.events.take()
+		a.heard()
 	})
 
 	t.Run("we are AdminDown", func(t *testing.T) {
@@ -155,7 +155,7 @@ func TestFRR(t *testing.T) {
 		}
 		a.Set(sessions)
 		l.Eventually("Up", func() bool { return up() && f.peer(v4).Status == "up" })
-		a.events.take()
+		a.heard()
 	})
 
 	t.Run("the switch loses everything", func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestFRR(t *testing.T) {
 		}
 		l.mend()
 		t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
-		for _, e := range strings.Split(a.events.take(), "\n") {
+		for _, e := range strings.Split(a.heard(), "\n") {
 			if e != "Down DetectionTimeExpired, peer Down" && e != "Up" {
 				t.Errorf("event %s", e)
 			}
@@ -185,7 +185,7 @@ func TestFRR(t *testing.T) {
 		t.Logf("Down after %s", of().Time.Sub(killed).Round(ms))
 		f.Start()
 		t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
-		if events := strings.Split(a.events.take(), "\n"); len(events) != 2*len(sessions) {
+		if events := strings.Split(a.heard(), "\n"); len(events) != 2*len(sessions) {
 			t.Errorf("events %q", events)
 		}
 	})
@@ -197,13 +197,13 @@ func TestFRR(t *testing.T) {
 			patient[i].Receive = 5 * time.Second
 		}
 		a.Set(patient)
-		l.Eventually("patient", func() bool { return a.negotiated(100*ms, 15*time.Second) })
+		l.Eventually("patient", func() bool { return a.negotiated(100*ms, steadily*5*time.Second) })
 		f.Kill()
 		f.Start()
-		l.Eventually("noticed", func() bool { return len(a.events.take()) > 0 })
+		l.Eventually("noticed", func() bool { return len(a.heard()) > 0 })
 		a.Set(sessions)
 		l.Eventually("Up", up)
-		a.events.take()
+		a.heard()
 	})
 
 	t.Run("we go", func(t *testing.T) {
@@ -246,19 +246,19 @@ func TestBIRD(t *testing.T) {
 			config := fmt.Sprintf(`
 				router id 192.0.2.2;
 				protocol bfd {
-					interface "eth0" { interval 100 ms; idle tx interval 1 s; multiplier 3; %s };
-					multihop { interval 100 ms; idle tx interval 1 s; multiplier 3; %s };
+					interface "eth0" { interval 100 ms; idle tx interval 1 s; multiplier 30; %s };
+					multihop { interval 100 ms; idle tx interval 1 s; multiplier 30; %s };
 					neighbor 192.0.2.1 dev "eth0" local 192.0.2.2;
 					neighbor 2001:db8::1 dev "eth0" local 2001:db8::2;
 					neighbor 198.51.100.1 local 203.0.113.1 multihop yes;
 					neighbor 2001:db8:1::1 local 2001:db8:2::1 multihop yes;
 				}`, tt.auth, tt.auth)
 			for _, i := range []int{1, 2, 4, 5} {
-				sessions = append(sessions, on(paths[i].there, tt.change, func(s *Session) { s.MinTTL = 63 })) // BIRD sends 64 over several hops
+				sessions = append(sessions, on(paths[i].there, tt.change, steady, func(s *Session) { s.MinTTL = 63 })) // BIRD sends 64 over several hops
 			}
 			bird, ask := l.BIRD("peer", config)
 			a := l.speaker("node", sessions...)
-			up := func() bool { return a.negotiated(100*ms, 300*ms) && sessionsUp(ask("show bfd sessions")) == 4 }
+			up := func() bool { return a.negotiated(100*ms, steadyTime) && sessionsUp(ask("show bfd sessions")) == 4 }
 			t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 			time.Sleep(2 * time.Second)
 			l.expectEvents(a, "Up", "Up", "Up", "Up")
@@ -268,7 +268,7 @@ func TestBIRD(t *testing.T) {
 				changed[i].Transmit, changed[i].Receive = 300*ms, 200*ms
 			}
 			a.Set(changed)
-			l.Eventually("negotiated", func() bool { return a.negotiated(300*ms, 600*ms) })
+			l.Eventually("negotiated", func() bool { return a.negotiated(300*ms, steadily*200*ms) })
 			a.Set(sessions)
 			l.Eventually("negotiated", up)
 			l.expectEvents(a)
@@ -290,12 +290,12 @@ func TestBIRD(t *testing.T) {
 			l.mend()
 			t.Logf("Up after %s", l.Eventually("Up", up).Round(ms))
 
-			a.events.take()
+			a.heard()
 			bird.Kill()
 			l.Eventually("Down", func() bool { return !a.anyUp() })
 			bird.Start()
 			t.Logf("Up after a restart in %s", l.Eventually("Up", up).Round(ms))
-			if events := strings.Split(a.events.take(), "\n"); len(events) != 2*len(sessions) {
+			if events := strings.Split(a.heard(), "\n"); len(events) != 2*len(sessions) {
 				t.Errorf("events %q", events)
 			}
 

@@ -215,6 +215,9 @@ func TestReasons(t *testing.T) {
 		p.peer(65001, func(p *Peer) { p.Name, p.Address, p.Source = "source", addr("203.0.113.3"), addr("10.0.1.77") }),
 		nobody.peer(65001, func(p *Peer) { p.Name, p.Address, p.ConnectRetryTime = "down", addr("10.0.3.99"), 6*time.Second }),
 	}
+	for i := range peers {
+		peers[i].HoldTime = 3 * time.Second // how long a router may say nothing
+	}
 	r := l.speaker(peers, nil)
 	for name, want := range map[string]string{
 		"tor1":        "wrong AS: the router is not in AS 65009",
@@ -344,7 +347,7 @@ func TestChangesOfOnePeer(t *testing.T) {
 	}
 	change("nothing", false, func(*Peer) {})
 	change("connect retry", false, func(p *Peer) { p.ConnectRetryTime = 3 * time.Second })
-	change("hold time", true, func(p *Peer) { p.HoldTime, p.KeepaliveTime = 9*time.Second, 2*time.Second })
+	change("hold time", true, func(p *Peer) { p.HoldTime, p.KeepaliveTime = 90*time.Second, 2*time.Second })
 	change("families", true, func(p *Peer) { p.Families = []Family{IPv4} })
 	change("graceful restart", true, func(p *Peer) { p.GracefulRestart.Enabled = true })
 	if got := r.status("tor2").Families; len(got) != 1 || got[0] != IPv4 {
@@ -367,23 +370,39 @@ func TestGracefulRestart(t *testing.T) {
 	l := newLab(t)
 	p, down := l.place(1), l.place(2)
 	f := p.frr(p.frrConfig(65001, 64512) + " bgp graceful-restart\n")
-	restart := func(p *Peer) { p.GracefulRestart = GracefulRestart{Enabled: true, RestartTime: 20 * time.Second} }
+	restart := func(p *Peer) { p.GracefulRestart = GracefulRestart{Enabled: true, RestartTime: 5 * time.Minute} }
 	// A second router, which is down, must not hold up the first.
 	config := childConfig{Peers: []Peer{p.peer(65001, restart), down.peer(65002, restart)}, Routes: plainTo("tor1", "tor2")}
 	process := l.child(config)
 	const fresh, stale = "via 10.0.1.1 path 64512", "via 10.0.1.1 path 64512 stale"
 	l.eventuallyIs("a route", fresh, func() string { return f.route(plain) })
+	// From here to missing, and for some seconds.
 	watch := func() (missing func() int) {
-		n, done := 0, make(chan struct{})
+		looked, n := 0, 0
+		end, done := make(chan struct{}), make(chan struct{})
+		start := time.Now()
 		go func() {
 			defer close(done)
-			for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-				if !strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") {
+			for ; ; time.Sleep(20 * time.Millisecond) {
+				out, err := p.Try(p.name, "ip route show 198.51.100.1")
+				if looked++; err != nil || !strings.Contains(out, "via 10.0.1.1") {
 					n++
+				}
+				select {
+				case <-end:
+					if time.Since(start) > 6*time.Second {
+						return
+					}
+				default:
 				}
 			}
 		}()
-		return func() int { <-done; return n }
+		return func() int {
+			close(end)
+			<-done
+			t.Logf("looked %d times in %s", looked, time.Since(start).Round(time.Millisecond))
+			return n
+		}
 	}
 	l.Eventually("the router's kernel has the route", func() bool { return strings.Contains(p.in("ip route show 198.51.100.1"), "via 10.0.1.1") })
 
@@ -430,23 +449,23 @@ func TestUnnumbered(t *testing.T) {
 		p.in("ip link set eth0 down")
 		p.in("ip link set eth0 address 02:00:00:00:00:02")
 		p.in("ip link set eth0 up")
-		routers = append(routers, p.frr(`router bgp 65001
- bgp router-id 10.0.1.2
- no bgp ebgp-requires-policy
- neighbor eth0 interface remote-as external
- neighbor eth0 timers 1 3
- neighbor eth0 timers connect 1
- address-family ipv6 unicast
-  neighbor eth0 activate
-`))
 		peers = append(peers, p.peer(65001, func(peer *Peer) {
 			peer.Address, peer.Source, peer.Interface = netip.Addr{}, netip.Addr{}, p.name
 		}))
 	}
 	const v6 = "2001:db8::1/128"
 	r := l.speaker(peers, append(plainTo("tor1"), Route{Prefix: prefix(v6), Peers: []string{"tor1", "tor2"}}))
-	if got := r.status("tor1").LastError; got != "no router has been heard on tor1" {
-		t.Errorf("at first: %s", got)
+	l.eventuallyIs("before there are routers", "no router has been heard on tor1", func() string { return r.status("tor1").LastError })
+	for _, p := range places {
+		routers = append(routers, p.frr(`router bgp 65001
+ bgp router-id 10.0.1.2
+ no bgp ebgp-requires-policy
+ neighbor eth0 interface remote-as external
+ neighbor eth0 timers 1 60
+ neighbor eth0 timers connect 1
+ address-family ipv6 unicast
+  neighbor eth0 activate
+`))
 	}
 	t.Logf("established after %s", r.established("tor1", "tor2"))
 	for i, p := range places {
@@ -478,7 +497,7 @@ func TestBIRD(t *testing.T) {
 		return fmt.Sprintf(`router id %s;
 			protocol static { ipv4; route 203.0.113.0/24 unreachable; }
 			protocol bgp node {
-				local %s as %d; neighbor %s as 64512; hold time 3; connect retry time 1; %s
+				local %s as %d; neighbor %s as 64512; hold time 60; connect retry time 1; %s
 				ipv4 { import all; export all; %s };
 				ipv6 { import all; export all; };
 			}`, p.addr4(), local, asn, node, more, map[bool]string{true: "extended next hop;"}[node.Is6()])
@@ -569,8 +588,13 @@ func TestNothingOutlivesRun(t *testing.T) {
 			r.LeaveQuietly()
 		}
 		r.stop()
-		if err := goleak.Find(before); err != nil {
-			t.Errorf("quietly %v: %v", quietly, err)
+		var left error
+		ended := func() bool { left = goleak.Find(before); return left == nil }
+		for start := time.Now(); !ended() && time.Since(start) < l.Patience; {
+			time.Sleep(l.Poll)
+		}
+		if left != nil {
+			t.Errorf("quietly %v: %v", quietly, left)
 		}
 	}
 }

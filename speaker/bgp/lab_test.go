@@ -63,7 +63,7 @@ func inNode(prefix string) error {
 type lab struct{ netlab.Lab }
 
 func newLab(t testing.TB) lab {
-	return lab{netlab.Lab{TB: t, Prefix: os.Getenv(insideNode), Patience: 20 * time.Second, Poll: 20 * time.Millisecond}}
+	return lab{netlab.Lab{TB: t, Prefix: os.Getenv(insideNode), Patience: time.Minute, Poll: 20 * time.Millisecond}}
 }
 
 // place is a router's namespace: the i-th router has 10.0.i.2 and fd00:i::2 on its link to the node.
@@ -119,7 +119,7 @@ func (p place) in(command string) string {
 func (l lab) eventuallyIs(what, want string, is func() string) {
 	l.Helper()
 	var got string
-	for start := time.Now(); time.Since(start) < 12*time.Second; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < l.Patience; time.Sleep(l.Poll) {
 		if got = is(); got == want {
 			return
 		}
@@ -268,11 +268,11 @@ func (l lab) child(c childConfig) *exec.Cmd {
 	return process
 }
 
-// peer is a quick one in AS 64512, over IPv4.
+// peer is in AS 64512, over IPv4. It is quick to try again; what holds a session up for a while, as a busy machine does, ends none.
 func (p place) peer(asn uint32, changes ...func(*Peer)) Peer {
 	peer := Peer{
 		Name: p.name, LocalASN: 64512, PeerASN: asn, Address: p.addr4(), Source: p.node4(),
-		HoldTime: 3 * time.Second, KeepaliveTime: time.Second, ConnectRetryTime: time.Second,
+		HoldTime: time.Minute, KeepaliveTime: time.Second, ConnectRetryTime: time.Second,
 	}
 	for _, change := range changes {
 		change(&peer)
@@ -285,7 +285,7 @@ func (p place) frrConfig(asn, nodeASN int, lines ...string) string {
 	config := fmt.Sprintf("router bgp %d\n bgp router-id %s\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n", asn, p.addr4())
 	neighbors := []string{p.node4().String(), p.node6().String()}
 	for _, n := range neighbors {
-		config += fmt.Sprintf(" neighbor %s remote-as %d\n neighbor %s timers 1 3\n neighbor %s timers connect 1\n", n, nodeASN, n, n)
+		config += fmt.Sprintf(" neighbor %s remote-as %d\n neighbor %s timers 1 60\n neighbor %s timers connect 1\n", n, nodeASN, n, n)
 		for _, line := range lines {
 			config += fmt.Sprintf(" neighbor %s %s\n", n, line)
 		}
