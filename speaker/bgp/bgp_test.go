@@ -109,6 +109,8 @@ func TestBadInput(t *testing.T) {
 		{"a family", peer(func(p *Peer) { p.Families = []Family{"L2VPN"} }), nil, `peer tor: there is no family "L2VPN"`},
 		{"a router ID", peer(func(p *Peer) { p.RouterID = addr("::1") }), nil, "peer tor: the router ID must be written as an IPv4 address"},
 		{"a hold time", peer(func(p *Peer) { p.HoldTime = 2 * time.Second }), nil, "peer tor: a hold time of 2s is not between 3s and 65535s"},
+		{"keepalives too rare", peer(func(p *Peer) { p.HoldTime, p.KeepaliveTime = 9*time.Second, 9*time.Second }), nil,
+			"peer tor: a keepalive time of 9s is not shorter than the hold time"},
 		{"part of a second", peer(func(p *Peer) { p.HoldTime = 3500 * time.Millisecond }), nil, "peer tor: a time of 3.5s is not in whole seconds"},
 		{"TTL", peer(func(p *Peer) { p.EBGPMultiHop, p.TTLSecurityHops = 2, 2 }), nil, "peer tor: TTL security and multi-hop exclude each other"},
 		{"a long password", peer(func(p *Peer) { p.Password = Secret(strings.Repeat("x", 81)) }), nil, "peer tor: the password is longer than 80 bytes"},
