@@ -113,7 +113,8 @@ type Route struct {
 	Communities []string
 	// Prepend is how many times more our autonomous system is in the path that external peers see.
 	Prepend uint8
-	// Bandwidth in bytes per second is advertised as the link bandwidth (draft-ietf-idr-link-bandwidth); 0 is not.
+	// Bandwidth in bytes per second is advertised as the link bandwidth (draft-ietf-idr-link-bandwidth), up to what 32 bits
+	// can take; 0 is not.
 	Bandwidth float32
 }
 

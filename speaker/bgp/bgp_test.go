@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -253,11 +252,11 @@ func (p plan) String() string {
 func TestActions(t *testing.T) {
 	r := rule{attributes: attributes{
 		nextHop: addr("192.0.2.9"), localPref: number{5, true}, med: number{0, true}, communities: pack(1<<16|2, gracefulShutdown),
-		larges: pack(1, 2, 3), asn: 70000, prepend: 2, bandwidth: math.MaxFloat32,
+		larges: pack(1, 2, 3), asn: 70000, prepend: 2, bandwidth: mostBandwidth,
 	}}
 	got := r.actions(1)
 	want := []string{
-		"1:2 65535:0", "1:2:3", "lb:23456:4294967295", "5", "0", "70000 2", "192.0.2.9",
+		"1:2 65535:0", "1:2:3", "lb:23456:4294967040", "5", "0", "70000 2", "192.0.2.9",
 	}
 	if diff := cmp.Diff(want, []string{
 		strings.Join(got.Community.Communities, " "), strings.Join(got.LargeCommunity.Communities, " "),

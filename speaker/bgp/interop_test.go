@@ -48,6 +48,11 @@ func TestRoutesInFRR(t *testing.T) {
 			"via fd00:3::1 path 64512 64512 64512 med 77 pref 0 [64512:100 graceful-shutdown no-export] [64512:0:4294967295 64512:1:2] [LB:64512:125000 (1.000 Mbps)]",
 		},
 		{
+			"more bandwidth than FRR can count", Route{Prefix: prefix("198.51.100.4/32"), Bandwidth: 5e9},
+			"via 10.0.1.1 path 64512 [LB:64512:4294967040 (34.000 Gbps)]", "via 10.0.2.1 path Local pref 100 [LB:64512:4294967040 (34.000 Gbps)]",
+			"via fd00:3::1 path 64512 [LB:64512:4294967040 (34.000 Gbps)]",
+		},
+		{
 			"local preference 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
 			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 0", "via fd00:3::1 path 64512",
 		},

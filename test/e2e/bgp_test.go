@@ -318,6 +318,9 @@ func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
 			if len(paths) != 2 || one == 0 || one*node2 != two*node1 {
 				return fmt.Errorf("paths %v", paths)
 			}
+			if one/node1 > 1<<32/10_000 {
+				return fmt.Errorf("paths %v: FRR counts to 2^32, which is not enough for 10,000 pods on a node", paths)
+			}
 			return nil
 		})
 	}
