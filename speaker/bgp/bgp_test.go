@@ -115,6 +115,16 @@ func TestBadInput(t *testing.T) {
 		{"a long password", peer(func(p *Peer) { p.Password = Secret(strings.Repeat("x", 81)) }), nil, "peer tor: the password is longer than 80 bytes"},
 		{"the same name", append(peer(func(p *Peer) { p.Address = addr("192.0.2.2") }), good...), nil, "peer tor: there is another peer of this name"},
 		{"the same address", append(peer(func(p *Peer) { p.Name = "other" }), good...), nil, "peer tor: there is another peer with this address"},
+		{
+			"two router IDs to listen with", []Peer{
+				valid(func(p *Peer) { p.Passive = true }),
+				valid(func(p *Peer) { p.Name, p.Address, p.Passive, p.RouterID = "same", addr("192.0.2.3"), true, routerID }),
+				valid(func(p *Peer) { p.Name, p.Address, p.RouterID = "active", addr("192.0.2.4"), addr("192.0.2.99") }),
+				valid(func(p *Peer) {
+					p.Name, p.Address, p.Passive, p.RouterID = "other", addr("192.0.2.2"), true, addr("192.0.2.99")
+				}),
+			}, nil, "peer other: there is another passive peer with another router ID",
+		},
 		{"a bad peer's route", peer(func(p *Peer) { p.LocalASN = 0 }), route(func(*Route) {}), "peer tor: the local ASN must not be 0"},
 		{"no such peer", nil, route(func(*Route) {}), "route 198.51.100.1/32 to peer tor: there is no such peer"},
 		{"a prefix", good, route(func(r *Route) { r.Prefix = netip.MustParsePrefix("198.51.100.1/24") }),
@@ -267,6 +277,17 @@ func TestActions(t *testing.T) {
 	}
 	if as := r.actions(0); as.Community != nil || as.LargeCommunity.Type != api.CommunityAction_TYPE_REMOVE {
 		t.Errorf("variant 0 does %v", as)
+	}
+}
+
+func TestWhyARouterHasEndedTheSession(t *testing.T) {
+	for message, want := range map[string]string{
+		"notification-received code 6(cease) subcode 2(administrative shutdown)": "the router has ended the session: code 6(cease) subcode 2(administrative shutdown)",
+		"notification-received code 6(cease) subcode 10(undefined)":              "the router has ended the session: code 6(cease) subcode 10(BFD down)",
+	} {
+		if got := ended(neighbor{}, established, api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, message); got != want {
+			t.Errorf("%s is %q", message, got)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -285,6 +286,29 @@ func TestPassive(t *testing.T) {
 	if s := g.session("10.0.2.1"); s.Established != 1 {
 		t.Errorf("tor2 has had %d sessions, want 1", s.Established)
 	}
+}
+
+// Another program may have the port when the speaker starts, and end later.
+func TestPassiveOnAPortThatGetsFree(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	f := p.frr(p.frrConfig(65001, 64512))
+	q.frr(q.frrConfig(65002, 64512))
+	other, err := net.Listen("tcp4", "127.0.0.1:179")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	peers := []Peer{p.peer(65001, func(p *Peer) { p.Passive = true }), q.peer(65002)}
+	r := l.speaker(peers, nil)
+	r.established("tor2")
+	if got := r.status("tor1").LastError; !strings.Contains(got, "address already in use") {
+		t.Errorf("the reason is %q", got)
+	}
+	r.Set(peers, plainTo("tor1"))
+	other.Close()
+	r.established("tor1")
+	l.eventuallyIs("the route", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
 }
 
 func TestChangesOfOnePeer(t *testing.T) {
