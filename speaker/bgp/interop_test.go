@@ -54,8 +54,8 @@ func TestRoutesInFRR(t *testing.T) {
 			"via fd00:3::1 path 64512 [LB:64512:4294967040 (34.000 Gbps)]",
 		},
 		{
-			"local preference 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
-			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 0", "via fd00:3::1 path 64512",
+			"local preference 0 and MED 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
+			"via 10.0.1.1 path 64512 med 0", "via 10.0.2.1 path Local med 0 pref 0", "via fd00:3::1 path 64512 med 0",
 		},
 		{
 			"an aggregate", Route{Prefix: prefix("198.51.100.128/25")},
