@@ -139,7 +139,8 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="connectRetryTime must be whole seconds such as 10s, from 1s to 65535s"
 	ConnectRetryTime *metav1.Duration `json:"connectRetryTime,omitempty"`
 
-	// Passive waits for the peer to connect.
+	// Passive waits for the peer to connect, on port 179 of the node. Passive peers
+	// of one node must have the same router ID.
 	//
 	// +optional
 	Passive bool `json:"passive,omitempty"`
