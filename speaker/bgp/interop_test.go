@@ -426,6 +426,10 @@ func TestGracefulRestart(t *testing.T) {
 	if n := missing(); n > 0 {
 		t.Errorf("the router's kernel was without the route %d times", n)
 	}
+	// What is stale is kept only for who says that it has restarted (RFC 4724, section 3).
+	if says := f.Vtysh("show bgp neighbors 10.0.1.1"); !strings.Contains(says, "R bit: True") {
+		t.Errorf("the router does not know that we have restarted: %s", says)
+	}
 	process.Process.Kill()
 	process.Wait()
 
