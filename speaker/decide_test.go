@@ -302,6 +302,22 @@ func (p *play) decide(what string) {
 	}
 }
 
+// Routers refuse a BGP identifier that could be a multicast address.
+func TestRouterIDOfANodeWithoutIPv4IsThatOfAHost(t *testing.T) {
+	ids := map[netip.Addr]bool{}
+	for i := range 1000 {
+		c := course{Snapshot: Snapshot{Node: fmt.Sprint("node-", i), InternalIPs: []netip.Addr{netip.MustParseAddr("2001:db8::1")}}}
+		id := c.routerID("")
+		if !id.Is4() || id.As4()[0] == 0 || id.As4()[0] > 223 || id != c.routerID("") {
+			t.Errorf("%s has the router ID %s", c.Node, id)
+		}
+		ids[id] = true
+	}
+	if len(ids) < 999 {
+		t.Errorf("1000 nodes have %d router IDs", len(ids))
+	}
+}
+
 func BenchmarkDecideRoutes(b *testing.B) {
 	s := Snapshot{
 		Now: epoch, Node: "node-1", InternalIPs: []netip.Addr{nodeAddr("node-1")},

@@ -178,8 +178,9 @@ func (c *course) routerID(said string) netip.Addr {
 	}
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(c.Node))
-	sum := hash.Sum32() | 1
-	return netip.AddrFrom4([4]byte{byte(sum>>24) | 1, byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	sum := hash.Sum32()
+	// As that of a host: some routers refuse what would be a multicast address (RFC 4271, section 6.2).
+	return netip.AddrFrom4([4]byte{byte(sum>>24)%223 + 1, byte(sum >> 16), byte(sum >> 8), byte(sum)})
 }
 
 // gateway is the best default gateway of a family.

@@ -25,9 +25,9 @@ type RouteVerdict struct {
 }
 
 const (
-	// endpointBandwidth stands for one endpoint in the link bandwidth of a weighted route, in bytes per second: 1 Gbit/s.
-	// Routers compare the numbers and nothing else.
-	endpointBandwidth = 125e6
+	// endpointBandwidth stands for one endpoint in the link bandwidth of a weighted route, in bytes per second: 1 Mbit/s.
+	// Routers compare the numbers and nothing else, but some keep them in 32 bits: there is room for 34,000 endpoints.
+	endpointBandwidth = 125e3
 	// settleBGP is the longest wait, after the start, for the answers of what is asked for its health. What a speaker that
 	// restarts does not repeat in its first word, routers forget.
 	settleBGP = 3 * time.Second

@@ -2,6 +2,8 @@ package speaker
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -10,7 +12,11 @@ import (
 )
 
 // tellSessions says in events on BGPPeers what has become of their sessions.
-func (s *Speaker) tellSessions() {
+func (s *Speaker) tellSessions(routers []Router) {
+	// A BGPPeer that comes back is a new one.
+	maps.DeleteFunc(s.told, func(name string, _ bgp.Status) bool {
+		return !slices.ContainsFunc(routers, func(r Router) bool { return r.Name == name && r.Reason == "" })
+	})
 	for _, status := range s.Senses.sessions() {
 		before := s.told[status.Peer]
 		s.told[status.Peer] = status

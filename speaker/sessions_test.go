@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/speaker/bfd"
@@ -42,6 +44,32 @@ func TestSessionEvent(t *testing.T) {
 				t.Errorf("got %s %q", reason, message)
 			}
 		})
+	}
+}
+
+// What was said of a BGPPeer is not said of another one that has its name, nor of itself once it is for this node again.
+func TestASessionThatWasNotToBeIsNotLost(t *testing.T) {
+	peers, events := cache.NewSharedIndexInformer(&cache.ListWatch{}, &v1alpha1.BGPPeer{}, 0, cache.Indexers{}), record.NewFakeRecorder(10)
+	if err := peers.GetStore().Add(&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}}); err != nil {
+		t.Fatal(err)
+	}
+	s := &Speaker{Options: Options{Node: "node-1", Senses: NewSenses(), Recorder: events}, peers: peers, told: map[string]bgp.Status{}}
+	routers := []Router{{Name: "tor"}}
+	s.Senses.Router(bgp.Status{Peer: "tor", State: "Established"})
+	s.tellSessions(routers)
+	s.tellSessions(nil)
+	s.Senses.Router(bgp.Status{Peer: "tor", State: "Active"})
+	s.tellSessions(routers)
+	s.Senses.Router(bgp.Status{Peer: "tor", State: "Established"})
+	s.tellSessions(routers)
+	close(events.Events)
+	var said []string
+	for event := range events.Events {
+		said = append(said, event)
+	}
+	const up = "Normal SessionEstablished Node node-1 has a session with tor."
+	if diff := cmp.Diff([]string{up, up}, said); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -454,7 +454,7 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 	s.Senses.forget(decision)
 	tell(logger, before, decision)
 	tellRoutes(logger, before, decision)
-	s.tellSessions()
+	s.tellSessions(decision.Routers)
 	s.metrics.decided(time.Since(start), before, decision)
 	s.status.want(&snapshot, decision)
 	return decision.Again, true

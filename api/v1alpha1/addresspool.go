@@ -110,7 +110,7 @@ type AddressPoolSpec struct {
 	// +optional
 	// +kubebuilder:default=Auto
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self in ['Auto', 'None']",message="staticBand must be Auto, None or a number of addresses"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 2147483647 : self in ['Auto', 'None']",message="staticBand must be Auto, None or a number of addresses"
 	StaticBand *intstr.IntOrString `json:"staticBand,omitempty"`
 
 	// AutoAssign false gives addresses of this pool only to Services that ask

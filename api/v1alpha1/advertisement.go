@@ -157,7 +157,9 @@ type BGPAdvertisement struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.all(c, c.matches('^[0-9]+:[0-9]+(:[0-9]+)?$') || c in ['no-export', 'no-advertise', 'local-as', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own'])",message="each community must be 64512:100, 64512:1:2 or a well-known name such as no-export"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.matches('^[0-9]{1,10}(:[0-9]{1,10}){1,2}$') || c in ['no-export', 'no-advertise', 'local-as', 'no-peer', 'blackhole', 'graceful-shutdown', 'accept-own'])",message="each community must be 64512:100, 64512:1:2 or a well-known name: no-export, no-advertise, local-as, no-peer, blackhole, graceful-shutdown, accept-own"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, !c.matches('^[0-9]{1,10}(:[0-9]{1,10}){1,2}$') || c.split(':').all(n, int(n) <= (c.split(':').size() == 2 ? 65535 : 4294967295)))",message="the two numbers of a standard community must not be over 65535: for an AS with a longer number use a large community such as 4200000000:1:2, the numbers of which may be up to 4294967295"
+	// +kubebuilder:validation:XValidation:rule="!self.exists(c, c.matches('^0*4294967295:[0-9]+:[0-9]+$'))",message="no large community may be of AS 4294967295, which is reserved (RFC 7300)"
 	// +listType=set
 	Communities []string `json:"communities,omitempty"`
 

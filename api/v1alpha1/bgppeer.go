@@ -39,6 +39,8 @@ type BGPPeerList struct {
 // +kubebuilder:validation:XValidation:rule="[has(self.address), has(self.interface), has(self.defaultGateway)].filter(x, x).size() == 1",message="exactly one of address, interface and defaultGateway is needed"
 // +kubebuilder:validation:XValidation:rule="has(self.peerASN) != has(self.peerType)",message="exactly one of peerASN and peerType is needed"
 // +kubebuilder:validation:XValidation:rule="!(has(self.ttlSecurityHops) && self.ttlSecurityHops > 0 && has(self.ebgpMultiHop) && self.ebgpMultiHop > 0)",message="ttlSecurityHops and ebgpMultiHop exclude each other"
+// +kubebuilder:validation:XValidation:rule="!has(self.keepaliveTime) || !has(self.holdTime) || duration(self.keepaliveTime) < duration(self.holdTime)",message="keepaliveTime must be shorter than holdTime: a third of it is usual"
+// +kubebuilder:validation:XValidation:rule="self.localASN != 23456 && (!has(self.peerASN) || self.peerASN != 23456)",message="AS 23456 stands for numbers that do not fit (RFC 6793), and is no AS itself"
 type BGPPeerSpec struct {
 	// NodeSelector chooses the nodes that keep the session; empty means all.
 	//
@@ -121,20 +123,24 @@ type BGPPeerSpec struct {
 	//
 	// +optional
 	// +kubebuilder:default="90s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s')",message="holdTime must be at least 3s (RFC 4271)"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('3s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="holdTime must be whole seconds such as 90s, from 3s to 65535s (RFC 4271)"
 	HoldTime *metav1.Duration `json:"holdTime,omitempty"`
 
-	// KeepaliveTime between keepalives; by default a third of the hold time.
+	// KeepaliveTime between keepalives, in whole seconds; by default a third of the
+	// hold time.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) < duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="keepaliveTime must be whole seconds such as 30s, from 1s"
 	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
 
-	// ConnectRetryTime between attempts to connect.
+	// ConnectRetryTime between attempts to connect, in whole seconds.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="connectRetryTime must be whole seconds such as 10s, from 1s to 65535s"
 	ConnectRetryTime *metav1.Duration `json:"connectRetryTime,omitempty"`
 
-	// Passive waits for the peer to connect.
+	// Passive waits for the peer to connect, on port 179 of the node. Passive peers
+	// of one node must have the same router ID.
 	//
 	// +optional
 	Passive bool `json:"passive,omitempty"`
@@ -190,10 +196,11 @@ type GracefulRestart struct {
 	// +optional
 	// +kubebuilder:default=true
 	Enabled *bool `json:"enabled,omitempty"`
-	// RestartTime the peer keeps the routes for.
+	// RestartTime the peer keeps the routes for, in whole seconds.
 	//
 	// +optional
 	// +kubebuilder:default="120s"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('4095s') && duration(self).getMilliseconds() % 1000 == 0",message="restartTime must be whole seconds such as 120s, from 1s to 4095s (RFC 4724)"
 	RestartTime *metav1.Duration `json:"restartTime,omitempty"`
 }
 
@@ -208,11 +215,13 @@ type BFD struct {
 	//
 	// +optional
 	// +kubebuilder:default="300ms"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="receiveInterval must be a time such as 300ms, from 10ms to 60s"
 	ReceiveInterval *metav1.Duration `json:"receiveInterval,omitempty"`
 	// TransmitInterval is the shortest time between packets we want to send.
 	//
 	// +optional
 	// +kubebuilder:default="300ms"
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('60s')",message="transmitInterval must be a time such as 300ms, from 10ms to 60s"
 	TransmitInterval *metav1.Duration `json:"transmitInterval,omitempty"`
 	// DetectMultiplier is how many packets may be lost.
 	//

@@ -42,7 +42,7 @@ type text struct {
 // String has all but the next hop.
 func (p Path) String() string {
 	line := "path " + p.ASPath.String
-	if p.MED != nil && *p.MED != 0 {
+	if p.MED != nil {
 		line += fmt.Sprintf(" med %d", *p.MED)
 	}
 	if p.LocalPref != nil {

@@ -113,7 +113,8 @@ type Route struct {
 	Communities []string
 	// Prepend is how many times more our autonomous system is in the path that external peers see.
 	Prepend uint8
-	// Bandwidth in bytes per second is advertised as the link bandwidth (draft-ietf-idr-link-bandwidth); 0 is not.
+	// Bandwidth in bytes per second is advertised as the link bandwidth (draft-ietf-idr-link-bandwidth), up to what 32 bits
+	// can take; 0 is not.
 	Bandwidth float32
 }
 
@@ -166,6 +167,8 @@ type Speaker struct {
 	known   map[string]bool // names of peers, valid or not
 	links   map[string]link // by interface, what is known of the router there
 	servers map[identity]*server
+	// incomplete says that GoBGP has refused something, which it may take later: a port that it is to listen on may get free.
+	incomplete bool
 
 	// changed tells Run that the interfaces to watch may be others.
 	changed chan struct{}
@@ -216,6 +219,9 @@ func Valid(peers []Peer, o Options) (valid []Peer, wrong map[string]error) {
 			err = errors.New("there is another peer with this address")
 		case p.unnumbered() && slices.ContainsFunc(valid, func(v Peer) bool { return v.unnumbered() && v.Interface == p.Interface }):
 			err = errors.New("there is another peer on this interface")
+		case p.Passive && slices.ContainsFunc(valid, func(v Peer) bool { return v.Passive && v.RouterID != p.withDefaults(o).RouterID }):
+			// Each router ID has a server of its own, and two of them cannot listen on one port.
+			err = errors.New("there is another passive peer with another router ID")
 		}
 		if err != nil {
 			wrong[p.Name] = err
@@ -252,6 +258,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 		select {
 		case now := <-silence.C:
 			s.board.unanswered(now)
+			s.complete(log)
 		case <-ctx.Done():
 			watch.stop()
 			return s.stop(log)
@@ -322,6 +329,7 @@ func (s *Speaker) apply() (errs []error) {
 	if !s.running {
 		return errs
 	}
+	s.incomplete = false
 	for id, running := range s.servers {
 		if neighbors[id] == nil {
 			delete(s.servers, id)
@@ -331,13 +339,16 @@ func (s *Speaker) apply() (errs []error) {
 	for _, id := range slices.SortedFunc(maps.Keys(neighbors), identity.compare) {
 		running, err := s.server(id)
 		if err != nil {
+			s.incomplete = true
 			for _, n := range neighbors[id] {
 				errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))
 				s.board.failed(n.Name, err.Error())
 			}
 			continue
 		}
-		errs = append(errs, running.set(neighbors[id], routes, s.restarts)...)
+		refused := running.set(neighbors[id], routes, s.restarts)
+		s.incomplete = s.incomplete || len(refused) > 0
+		errs = append(errs, refused...)
 	}
 	s.board.advertised(routes)
 	select {
@@ -345,6 +356,18 @@ func (s *Speaker) apply() (errs []error) {
 	default:
 	}
 	return errs
+}
+
+// complete tries again what GoBGP has refused.
+func (s *Speaker) complete(log klog.Logger) {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	if !s.incomplete {
+		return
+	}
+	for _, err := range s.apply() {
+		log.V(1).Info("Applying BGP again", "reason", err.Error())
+	}
 }
 
 // restarts says that a neighbor is told for the first time of us, who may have been there before: its routes may still be kept.

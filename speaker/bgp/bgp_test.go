@@ -2,7 +2,6 @@ package bgp
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -109,11 +108,23 @@ func TestBadInput(t *testing.T) {
 		{"a family", peer(func(p *Peer) { p.Families = []Family{"L2VPN"} }), nil, `peer tor: there is no family "L2VPN"`},
 		{"a router ID", peer(func(p *Peer) { p.RouterID = addr("::1") }), nil, "peer tor: the router ID must be written as an IPv4 address"},
 		{"a hold time", peer(func(p *Peer) { p.HoldTime = 2 * time.Second }), nil, "peer tor: a hold time of 2s is not between 3s and 65535s"},
+		{"keepalives too rare", peer(func(p *Peer) { p.HoldTime, p.KeepaliveTime = 9*time.Second, 9*time.Second }), nil,
+			"peer tor: a keepalive time of 9s is not shorter than the hold time"},
 		{"part of a second", peer(func(p *Peer) { p.HoldTime = 3500 * time.Millisecond }), nil, "peer tor: a time of 3.5s is not in whole seconds"},
 		{"TTL", peer(func(p *Peer) { p.EBGPMultiHop, p.TTLSecurityHops = 2, 2 }), nil, "peer tor: TTL security and multi-hop exclude each other"},
 		{"a long password", peer(func(p *Peer) { p.Password = Secret(strings.Repeat("x", 81)) }), nil, "peer tor: the password is longer than 80 bytes"},
 		{"the same name", append(peer(func(p *Peer) { p.Address = addr("192.0.2.2") }), good...), nil, "peer tor: there is another peer of this name"},
 		{"the same address", append(peer(func(p *Peer) { p.Name = "other" }), good...), nil, "peer tor: there is another peer with this address"},
+		{
+			"two router IDs to listen with", []Peer{
+				valid(func(p *Peer) { p.Passive = true }),
+				valid(func(p *Peer) { p.Name, p.Address, p.Passive, p.RouterID = "same", addr("192.0.2.3"), true, routerID }),
+				valid(func(p *Peer) { p.Name, p.Address, p.RouterID = "active", addr("192.0.2.4"), addr("192.0.2.99") }),
+				valid(func(p *Peer) {
+					p.Name, p.Address, p.Passive, p.RouterID = "other", addr("192.0.2.2"), true, addr("192.0.2.99")
+				}),
+			}, nil, "peer other: there is another passive peer with another router ID",
+		},
 		{"a bad peer's route", peer(func(p *Peer) { p.LocalASN = 0 }), route(func(*Route) {}), "peer tor: the local ASN must not be 0"},
 		{"no such peer", nil, route(func(*Route) {}), "route 198.51.100.1/32 to peer tor: there is no such peer"},
 		{"a prefix", good, route(func(r *Route) { r.Prefix = netip.MustParsePrefix("198.51.100.1/24") }),
@@ -251,11 +262,11 @@ func (p plan) String() string {
 func TestActions(t *testing.T) {
 	r := rule{attributes: attributes{
 		nextHop: addr("192.0.2.9"), localPref: number{5, true}, med: number{0, true}, communities: pack(1<<16|2, gracefulShutdown),
-		larges: pack(1, 2, 3), asn: 70000, prepend: 2, bandwidth: math.MaxFloat32,
+		larges: pack(1, 2, 3), asn: 70000, prepend: 2, bandwidth: mostBandwidth,
 	}}
 	got := r.actions(1)
 	want := []string{
-		"1:2 65535:0", "1:2:3", "lb:23456:4294967295", "5", "0", "70000 2", "192.0.2.9",
+		"1:2 65535:0", "1:2:3", "lb:23456:4294967040", "5", "0", "70000 2", "192.0.2.9",
 	}
 	if diff := cmp.Diff(want, []string{
 		strings.Join(got.Community.Communities, " "), strings.Join(got.LargeCommunity.Communities, " "),
@@ -266,6 +277,17 @@ func TestActions(t *testing.T) {
 	}
 	if as := r.actions(0); as.Community != nil || as.LargeCommunity.Type != api.CommunityAction_TYPE_REMOVE {
 		t.Errorf("variant 0 does %v", as)
+	}
+}
+
+func TestWhyARouterHasEndedTheSession(t *testing.T) {
+	for message, want := range map[string]string{
+		"notification-received code 6(cease) subcode 2(administrative shutdown)": "the router has ended the session: code 6(cease) subcode 2(administrative shutdown)",
+		"notification-received code 6(cease) subcode 10(undefined)":              "the router has ended the session: code 6(cease) subcode 10(BFD down)",
+	} {
+		if got := ended(neighbor{}, established, api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED, message); got != want {
+			t.Errorf("%s is %q", message, got)
+		}
 	}
 }
 

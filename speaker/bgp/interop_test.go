@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
@@ -48,8 +49,13 @@ func TestRoutesInFRR(t *testing.T) {
 			"via fd00:3::1 path 64512 64512 64512 med 77 pref 0 [64512:100 graceful-shutdown no-export] [64512:0:4294967295 64512:1:2] [LB:64512:125000 (1.000 Mbps)]",
 		},
 		{
-			"local preference 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
-			"via 10.0.1.1 path 64512", "via 10.0.2.1 path Local pref 0", "via fd00:3::1 path 64512",
+			"more bandwidth than FRR can count", Route{Prefix: prefix("198.51.100.4/32"), Bandwidth: 5e9},
+			"via 10.0.1.1 path 64512 [LB:64512:4294967040 (34.000 Gbps)]", "via 10.0.2.1 path Local pref 100 [LB:64512:4294967040 (34.000 Gbps)]",
+			"via fd00:3::1 path 64512 [LB:64512:4294967040 (34.000 Gbps)]",
+		},
+		{
+			"local preference 0 and MED 0", Route{Prefix: prefix("198.51.100.3/32"), LocalPref: to(0), MED: to(0)},
+			"via 10.0.1.1 path 64512 med 0", "via 10.0.2.1 path Local med 0 pref 0", "via fd00:3::1 path 64512 med 0",
 		},
 		{
 			"an aggregate", Route{Prefix: prefix("198.51.100.128/25")},
@@ -285,6 +291,29 @@ func TestPassive(t *testing.T) {
 	}
 }
 
+// Another program may have the port when the speaker starts, and end later.
+func TestPassiveOnAPortThatGetsFree(t *testing.T) {
+	l := newLab(t)
+	p, q := l.place(1), l.place(2)
+	f := p.frr(p.frrConfig(65001, 64512))
+	q.frr(q.frrConfig(65002, 64512))
+	other, err := net.Listen("tcp4", "127.0.0.1:179")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	peers := []Peer{p.peer(65001, func(p *Peer) { p.Passive = true }), q.peer(65002)}
+	r := l.speaker(peers, nil)
+	r.established("tor2")
+	if got := r.status("tor1").LastError; !strings.Contains(got, "address already in use") {
+		t.Errorf("the reason is %q", got)
+	}
+	r.Set(peers, plainTo("tor1"))
+	other.Close()
+	r.established("tor1")
+	l.eventuallyIs("the route", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+}
+
 func TestChangesOfOnePeer(t *testing.T) {
 	l := newLab(t)
 	p, q := l.place(1), l.place(2)
@@ -415,6 +444,10 @@ func TestGracefulRestart(t *testing.T) {
 	l.eventuallyIs("again", fresh, func() string { return f.route(plain) })
 	if n := missing(); n > 0 {
 		t.Errorf("the router's kernel was without the route %d times", n)
+	}
+	// What is stale is kept only for who says that it has restarted (RFC 4724, section 3).
+	if says := f.Vtysh("show bgp neighbors 10.0.1.1"); !strings.Contains(says, "R bit: True") {
+		t.Errorf("the router does not know that we have restarted: %s", says)
 	}
 	process.Process.Kill()
 	process.Wait()

@@ -111,7 +111,7 @@ func (p Peer) validateTimers() error {
 	switch {
 	case p.HoldTime != 0 && (p.HoldTime < 3*time.Second || p.HoldTime > 65535*time.Second):
 		return fmt.Errorf("a hold time of %s is not between 3s and 65535s", p.HoldTime)
-	case p.KeepaliveTime < 0 || p.KeepaliveTime > cmp.Or(p.HoldTime, defaultHoldTime):
+	case p.KeepaliveTime < 0 || p.KeepaliveTime >= cmp.Or(p.HoldTime, defaultHoldTime):
 		return fmt.Errorf("a keepalive time of %s is not shorter than the hold time", p.KeepaliveTime)
 	case p.ConnectRetryTime < 0 || p.ConnectRetryTime > 65535*time.Second:
 		return fmt.Errorf("a connect retry time of %s is not between 0s and 65535s", p.ConnectRetryTime)

@@ -186,10 +186,9 @@ func (r rule) actions(variant uint32) *api.Actions {
 	}
 	if r.bandwidth > 0 {
 		// A policy takes a whole number of 32 bits, as some routers do.
-		bandwidth := uint32(min(float64(r.bandwidth), math.MaxUint32))
 		actions.ExtCommunity = &api.CommunityAction{
 			Type:        api.CommunityAction_TYPE_REPLACE,
-			Communities: []string{fmt.Sprintf("lb:%d:%d", shortASN(r.asn), bandwidth)},
+			Communities: []string{fmt.Sprintf("lb:%d:%d", shortASN(r.asn), uint32(r.bandwidth))},
 		}
 	}
 	if r.med.set {

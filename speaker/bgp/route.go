@@ -24,6 +24,10 @@ type attributes struct {
 	bandwidth   float32
 }
 
+// mostBandwidth is the last number of its kind that 32 bits can take. The community has a floating-point number, of which FRR
+// keeps the lower 32 bits of what is before the point: more would be less there.
+const mostBandwidth float32 = 1<<32 - 1<<8
+
 // number is a number or nothing.
 type number struct {
 	value uint32
@@ -155,7 +159,8 @@ func (r Route) advertisable(n neighbor, exists bool) error {
 // attributes are what the neighbor is told. What would mean nothing there, or harm, is left out: an internal peer takes a
 // path with its own autonomous system in it for a loop.
 func (r Route) attributes(n neighbor, c communities) attributes {
-	a := attributes{nextHop: r.NextHop, med: optional(r.MED), communities: c.standard, larges: c.large, bandwidth: r.Bandwidth}
+	a := attributes{nextHop: r.NextHop, med: optional(r.MED), communities: c.standard, larges: c.large}
+	a.bandwidth = min(r.Bandwidth, mostBandwidth)
 	if n.internal() {
 		a.localPref = optional(r.LocalPref)
 	} else {

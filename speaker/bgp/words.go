@@ -122,7 +122,9 @@ func ended(n neighbor, was string, reason api.PeerState_DisconnectReason, messag
 	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
 		return "hold time expired: nothing was heard from the router"
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED:
-		return "the router has ended the session: " + strings.TrimPrefix(message, "notification-received ")
+		message = strings.TrimPrefix(message, "notification-received ")
+		// GoBGP has no word for it (RFC 9384).
+		return "the router has ended the session: " + strings.Replace(message, "code 6(cease) subcode 10(undefined)", "code 6(cease) subcode 10(BFD down)", 1)
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:
 		return "we have ended the session: " + strings.TrimPrefix(message, "notification-sent ")
 	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:

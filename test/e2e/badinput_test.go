@@ -26,6 +26,7 @@ func TestAPIServerRefusesBrokenObjects(t *testing.T) {
 		{"words", `{"kind": "AddressPool", "spec": {"addresses": ["some"]}}`, "a prefix such as 203.0.113.0/24"},
 		{"band", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": "Half"}}`, "staticBand must be Auto, None or a number"},
 		{"band below zero", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": -1}}`, "staticBand must be Auto, None or a number"},
+		{"band beyond 32 bits", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": 4294967296}}`, "staticBand must be Auto, None or a number"},
 		{"scope", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "scope": "Public"}}`, `"External", "Internal"`},
 		{"ipMode", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "ipMode": "vip"}}`, `"VIP", "Proxy"`},
 		{"name of another address", `{"kind": "VirtualIP", "spec": {"address": "203.0.113.7"}}`, "the name must be the address"},
@@ -34,7 +35,7 @@ func TestAPIServerRefusesBrokenObjects(t *testing.T) {
 		{"community", `{"kind": "Advertisement", "spec": {"bgp": {"communities": ["many"]}}}`, "each community must be 64512:100"},
 		{"no address of a peer", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513}}`, "exactly one of address, interface and defaultGateway"},
 		{"ASN 0", `{"kind": "BGPPeer", "spec": {"localASN": 0, "peerASN": 64513, "address": "198.51.100.1"}}`, "spec.localASN"},
-		{"hold time", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513, "address": "198.51.100.1", "holdTime": "1s"}}`, "holdTime must be at least 3s"},
+		{"hold time", `{"kind": "BGPPeer", "spec": {"localASN": 64512, "peerASN": 64513, "address": "198.51.100.1", "holdTime": "1s"}}`, "holdTime must be whole seconds such as 90s, from 3s"},
 	} {
 		manifest := strings.Replace(c.manifest, "{", `{"apiVersion": "heraldlb.io/v1alpha1", "metadata": {"name": "`+w.namespace+`"}, `, 1)
 		err := box.KubectlApply(w.ctx, manifest)

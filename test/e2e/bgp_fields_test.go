@@ -47,7 +47,7 @@ var proofs = map[string]string{
 	"BGPPeer.bfd.minimumTTL":       "TestEachFieldOfABGPPeer",
 	"BGPPeer.bfd.passive":          "TestEachFieldOfABGPPeer",
 
-	"Advertisement.pools":                   "TestWhatIsWrongWithObjectsOfBGPIsToldOnThem",
+	"Advertisement.pools":                   "TestAdvertisementsInTheTablesOfRouters",
 	"Advertisement.poolSelector":            "TestAdvertisementsInTheTablesOfRouters",
 	"Advertisement.serviceSelector":         "TestAdvertisementsInTheTablesOfRouters",
 	"Advertisement.namespaceSelector":       "TestAdvertisementsInTheTablesOfRouters",

@@ -144,6 +144,7 @@ func TestAdvertisementsInTheTablesOfRouters(t *testing.T) {
 	w.established(internalPeer, nodes...)
 	sessions := external.since()
 
+	other := w.pool("other", nil, fmt.Sprintf("10.201.%d.0/24", w.v4.Addr().As4()[2]))
 	const ours, own = "path 64512", "path Local pref 100"
 	aggregate4, aggregate6 := netip.PrefixFrom(v4, 28).Masked().String(), netip.PrefixFrom(v6, 120).Masked().String()
 	for _, c := range []struct {
@@ -209,6 +210,12 @@ func TestAdvertisementsInTheTablesOfRouters(t *testing.T) {
 			spec: v1alpha1.AdvertisementSpec{
 				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "default"}}, BGP: &v1alpha1.BGPAdvertisement{},
 			},
+		},
+		{name: "another pool", spec: v1alpha1.AdvertisementSpec{Pools: []string{other.Name}, BGP: &v1alpha1.BGPAdvertisement{}}},
+		{
+			name:     "both pools",
+			spec:     v1alpha1.AdvertisementSpec{Pools: []string{other.Name, w.namespace + "-dual"}, BGP: &v1alpha1.BGPAdvertisement{}},
+			external: from(ours, nodes...), internal: from(own, nodes...),
 		},
 	} {
 		w.Log(c.name)
@@ -317,6 +324,9 @@ func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
 			one, two := bandwidth(paths["node1"]), bandwidth(paths["node2"])
 			if len(paths) != 2 || one == 0 || one*node2 != two*node1 {
 				return fmt.Errorf("paths %v", paths)
+			}
+			if one/node1 > 1<<32/10_000 {
+				return fmt.Errorf("paths %v: FRR counts to 2^32, which is not enough for 10,000 pods on a node", paths)
 			}
 			return nil
 		})
