@@ -408,7 +408,7 @@ func killedMidway(w *world, a *amazon) {
 			w.Fatalf("%s was never called", action)
 		}
 		w.must(box.Kill(w.ctx, "controller"))
-		w.must(box.StartAgain("controller"))
+		w.resume()
 		w.inInventory(a, name+" "+w.hostname(name))
 	}
 }
@@ -490,7 +490,7 @@ func adopted(w *world, a *amazon) {
 	})
 	w.must(err)
 	a.Proxy.Calls()
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	w.made("old")
 	if got := w.get("old").Status.LoadBalancer.Ingress[0].Hostname; got != hostname {
 		w.Errorf("served at %s, want %s as before", got, hostname)

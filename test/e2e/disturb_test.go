@@ -41,7 +41,7 @@ func TestRestartedControllerMovesNothing(t *testing.T) {
 		// What was asked for meanwhile is served by the next one.
 		name := fmt.Sprintf("meanwhile-%d", i)
 		w.service(name, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} })
-		w.must(box.StartAgain("controller"))
+		w.resume()
 		w.address(name)
 	}
 	for name, addresses := range before {
@@ -89,7 +89,7 @@ func TestReleasesWhileTheControllerIsAwayAreMadeUpFor(t *testing.T) {
 	w.must(box.Kill(w.ctx, "controller"))
 	w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "deleted", metav1.DeleteOptions{}))
 	w.edit("turned", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP })
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	for _, addr := range []netip.Addr{deleted, turned} {
 		w.gone(addr)
 		w.silent(addr)

@@ -372,6 +372,21 @@ func requestUDP(ctx context.Context, host string, addr netip.Addr, port uint16) 
 	return string(answer[:n]), err
 }
 
+// resume starts the controller again, which was stopped or killed.
+func (w *world) resume() {
+	w.Helper()
+	w.vacate()
+	w.must(box.StartAgain("controller"))
+}
+
+// vacate takes the Lease from a controller that has ended, so that the next one need not wait until it runs out. It is
+// of the length that ships: with a short one a busy machine is enough for a controller to lose it and end.
+func (w *world) vacate() {
+	w.Helper()
+	leases := kube.CoordinationV1().Leases("herald-system")
+	w.must(ignoreNotFound(leases.Delete(w.ctx, "herald-controller-manager", metav1.DeleteOptions{})))
+}
+
 // answered is the hardware address that answers for an address when the client
 // asks now, nil when nobody does.
 func (w *world) answered(addr netip.Addr) net.HardwareAddr {
