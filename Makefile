@@ -47,7 +47,7 @@ test-sandbox: build kubernetes ## Tests of the sandbox itself (root)
 .PHONY: test-e2e
 test-e2e: build kubernetes ## End-to-end tests in the sandbox (root)
 ifneq ($(wildcard test/e2e/go.mod),)
-	@E2E_LOGS=$(CURDIR)/$(LOGS)/herald $(GOTEST) -suite $@ -dir test/e2e -each -- -count=1 -timeout 40m ./...
+	@E2E_LOGS=$(CURDIR)/$(LOGS)/herald $(GOTEST) -suite $@ -dir test/e2e -each -- -count=1 -timeout 60m ./...
 else
 	@echo "skipped: there is no test/e2e"
 endif

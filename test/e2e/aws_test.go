@@ -57,11 +57,14 @@ func (w *world) inAWS(config string, args ...string) *amazon {
 	w.must(os.WriteFile(path, []byte(text), 0o644))
 
 	before := box.Config()
+	w.must(box.Stop(w.ctx, "controller"))
+	w.vacate()
 	w.must(box.RunController(w.ctx, append(slices.Clone(before.ControllerArgs), append(args, "--cloud-config="+path)...), moto.Env))
 	w.Cleanup(func() {
-		if err := box.RunController(context.Background(), before.ControllerArgs, before.ControllerEnv); err != nil {
-			w.Error(err)
-		}
+		w.ctx = context.Background()
+		w.must(box.Stop(w.ctx, "controller"))
+		w.vacate()
+		w.must(box.RunController(w.ctx, before.ControllerArgs, before.ControllerEnv))
 	})
 	a.Proxy.Calls()
 	w.Cleanup(func() { a.Proxy.Fail(nil) })

@@ -408,7 +408,7 @@ func killedMidway(w *world, a *amazon) {
 			w.Fatalf("%s was never called", action)
 		}
 		w.must(box.Kill(w.ctx, "controller"))
-		w.must(box.StartAgain("controller"))
+		w.resume()
 		w.inInventory(a, name+" "+w.hostname(name))
 	}
 }
@@ -442,7 +442,7 @@ func TestAWSAlone(t *testing.T) {
 	w := newWorld(t)
 	a := w.inAWS(awsAlone)
 	w.onInstances(a)
-	w.T.Run("Services", func(t *testing.T) {
+	t.Run("Services", func(t *testing.T) {
 		w := newWorld(t)
 		w.removedInTheEnd(a)
 		w.dualPool()
@@ -454,12 +454,12 @@ func TestAWSAlone(t *testing.T) {
 			w.Errorf("a Service of a class that is nobody's has the status %+v", s.Status)
 		}
 	})
-	w.T.Run("Switched", func(t *testing.T) {
+	t.Run("Switched", func(t *testing.T) {
 		w := newWorld(t)
 		w.removedInTheEnd(a)
 		switched(w, a)
 	})
-	w.T.Run("Adopted", func(t *testing.T) {
+	t.Run("Adopted", func(t *testing.T) {
 		w := newWorld(t)
 		w.removedInTheEnd(a)
 		adopted(w, a)
@@ -490,7 +490,7 @@ func adopted(w *world, a *amazon) {
 	})
 	w.must(err)
 	a.Proxy.Calls()
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	w.made("old")
 	if got := w.get("old").Status.LoadBalancer.Ingress[0].Hostname; got != hostname {
 		w.Errorf("served at %s, want %s as before", got, hostname)

@@ -126,7 +126,7 @@ func secureNetwork(w *world, a *amazon) {
 
 	// What is there is known again, and needs nothing.
 	w.must(box.Stop(w.ctx, "controller"))
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	w.eventually("the controller has looked at it", func() error {
 		if !slices.ContainsFunc(a.Proxy.Calls(), func(call moto.Call) bool { return call.Action == "DescribeTargetHealth" }) {
 			return errors.New("not yet")

@@ -64,7 +64,7 @@ func TestBGPRecipes(t *testing.T) {
 	nodes := box.Nodes()
 	v4, v6 := w.routedService("web", all(local, annotated("heraldlb.io/pool", "public")), nodes...)
 	served := func(t *testing.T) {
-		w := &world{T: t, ctx: t.Context(), namespace: w.namespace, v4: w.v4, v6: w.v6}
+		w := w.within(t)
 		w.established("tor", nodes...)
 		w.peerSays("tor", metav1.ConditionTrue, v1alpha1.Established)
 		w.spread("web", v4, nodes...)
@@ -284,27 +284,29 @@ func (w *world) spreadAny(addr netip.Addr) {
 }
 
 func TestL2AndBGPOnOnePool(t *testing.T) {
-	w := newRoutedWorld(t)
-	// The client takes these for its own network's, and the second client does not.
-	w.v4 = netip.MustParsePrefix(fmt.Sprintf("198.18.%d.0/24", w.v4.Addr().As4()[2]))
-	nodes := box.Nodes()
-	router := w.frr("router", torConfig("router", torASN, nodeASN))
-	peer := w.peer("tor", nil)
-	w.dualPool()
-	w.advertise("both", func(s *v1alpha1.AdvertisementSpec) { s.L2 = &v1alpha1.L2Advertisement{} })
-	v4, _ := w.routedService("web", local, nodes...)
-	w.established(peer, nodes...)
-	router.has(host(v4), from("path 64512", nodes...))
-	owner := w.owner(v4)
-	// By L2 one node answers the client; through the router, all do.
-	if pods := w.answers(v4, 20); pods["web-"+owner] != 20 {
-		t.Errorf("by L2 the answers are of %v, the owner is %s", pods, owner)
-	}
-	way := []string{"ip", "route", "replace", v4.String(), "via", "198.51.100.1"}
-	_, err := box.Exec(w.ctx, "client", way...)
-	w.must(err)
-	w.Cleanup(func() { box.Exec(context.Background(), "client", "ip", "route", "del", v4.String()) })
-	w.spread("web", v4, nodes...)
+	play(t, func(t testing.TB) {
+		w := newRoutedWorld(t)
+		// The client takes these for its own network's, and the second client does not.
+		w.v4 = netip.MustParsePrefix(fmt.Sprintf("198.18.%d.0/24", w.v4.Addr().As4()[2]))
+		nodes := box.Nodes()
+		router := w.frr("router", torConfig("router", torASN, nodeASN))
+		peer := w.peer("tor", nil)
+		w.dualPool()
+		w.advertise("both", func(s *v1alpha1.AdvertisementSpec) { s.L2 = &v1alpha1.L2Advertisement{} })
+		v4, _ := w.routedService("web", local, nodes...)
+		w.established(peer, nodes...)
+		router.has(host(v4), from("path 64512", nodes...))
+		owner := w.owner(v4)
+		// By L2 one node answers the client; through the router, all do.
+		if pods := w.answers(v4, 20); pods["web-"+owner] != 20 {
+			t.Errorf("by L2 the answers are of %v, the owner is %s", pods, owner)
+		}
+		way := []string{"ip", "route", "replace", v4.String(), "via", "198.51.100.1"}
+		_, err := box.Exec(w.ctx, "client", way...)
+		w.must(err)
+		w.Cleanup(func() { box.Exec(context.Background(), "client", "ip", "route", "del", v4.String()) })
+		w.spread("web", v4, nodes...)
+	})
 }
 
 func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
@@ -336,7 +338,7 @@ func TestWeightedRoutesFollowTheNumberOfPods(t *testing.T) {
 	counts := map[string]int{}
 	const requests = 400
 	for range requests {
-		answer, err := request(w.ctx, "client", v4, 80)
+		answer, err := requestWithin(w.ctx, patience, "client", v4, 80)
 		w.must(err)
 		counts[strings.TrimPrefix(strings.Fields(answer)[1], "node=")]++
 	}
@@ -395,9 +397,13 @@ func TestNothingIsTakenFromRouters(t *testing.T) {
 		if routes != "" {
 			t.Errorf("%s has taken %s", node, routes)
 		}
-		metrics, err := box.Get(w.ctx, node, "http://127.0.0.1:7472/metrics")
-		w.must(err)
-		w.must(has(metrics, fmt.Sprintf("herald_bgp_refused_routes_total{peer=%q} 3", peer)))
+		w.eventually(node+" has counted them", func() error {
+			metrics, err := box.Get(w.ctx, node, "http://127.0.0.1:7472/metrics")
+			if err != nil {
+				return err
+			}
+			return has(metrics, fmt.Sprintf("herald_bgp_refused_routes_total{peer=%q} 3", peer))
+		})
 	}
 	router.has(host(v4), from("path 64512", box.Nodes()...))
 	w.spreadAny(v4)

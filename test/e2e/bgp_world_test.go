@@ -33,7 +33,7 @@ const (
 
 // newRoutedWorld makes a world with addresses outside the LAN: 10.200.N.0/24 and
 // 2001:db8:200:N::/64. The client's way to them is its default gateway, router.
-func newRoutedWorld(t *testing.T) *world {
+func newRoutedWorld(t testing.TB) *world {
 	t.Helper()
 	if _, err := os.Stat("/usr/lib/frr/bgpd"); err != nil {
 		t.Skip("FRR is not installed: run hack/deps test")
@@ -393,7 +393,7 @@ func (w *world) answers(addr netip.Addr, count int) map[string]int {
 	w.Helper()
 	pods := map[string]int{}
 	for range count {
-		answer, err := request(w.ctx, "client", addr, 80)
+		answer, err := requestWithin(w.ctx, patience, "client", addr, 80)
 		if err != nil {
 			w.Fatalf("%s: %v, after %v", addr, err, pods)
 		}
@@ -426,6 +426,7 @@ func (w *world) routedScene(service string, addr netip.Addr, peer string, nodes 
 	w.Helper()
 	scene := &failover.Routed{Router: "router", Peer: peer, Scene: &failover.Scene{
 		Box: box, Kube: kube, Herald: herald, Namespace: w.namespace, Service: service, Addr: addr, Nodes: nodes, Client: "client",
+		Patience: clientPatience, Grace: podGrace,
 	}}
 	w.Cleanup(func() {
 		if err := scene.Restore(context.Background()); err != nil {

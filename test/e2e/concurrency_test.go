@@ -110,7 +110,7 @@ func TestTwoControllersAndABurstOfServicesGiveNoAddressTwice(t *testing.T) {
 	}
 	w.must(box.Stop(w.ctx, "forced-1"))
 	w.must(box.Stop(w.ctx, "forced-2"))
-	w.must(box.StartAgain("controller"))
+	w.resume()
 }
 
 func (w *world) makeAndMaybeDelete(i int, remove bool) error {

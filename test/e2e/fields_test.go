@@ -195,7 +195,7 @@ func TestStatusOfAnotherProviderIsAdoptedOrReplaced(t *testing.T) {
 	for i := range 5 {
 		w.service(fmt.Sprintf("pending-%d", i), annotated("heraldlb.io/addresses", adopted.String()))
 	}
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	w.becomes("adopted", adopted)
 	w.address("adopted")
 	w.told("Service", "adopted", v1alpha1.AddressAdopted)
@@ -227,6 +227,7 @@ func TestDefaultClassCanBeTurnedOff(t *testing.T) {
 	config := filepath.Join(box.Dir(), "no-default.yaml")
 	w.must(os.WriteFile(config, []byte("apiVersion: config.heraldlb.io/v1alpha1\nkind: CloudConfig\ndefault: \"\"\n"), 0o644))
 	w.must(box.Stop(w.ctx, "controller"))
+	w.vacate()
 	w.startController("controller-without-default", "--cloud-config="+config)
 	none := w.service("none", nil)
 	w.service("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
@@ -238,7 +239,7 @@ func TestDefaultClassCanBeTurnedOff(t *testing.T) {
 		return nil
 	})
 	w.must(box.Stop(w.ctx, "controller-without-default"))
-	w.must(box.StartAgain("controller"))
+	w.resume()
 	w.address("none")
 }
 
@@ -252,7 +253,7 @@ func (w *world) startController(name string, args ...string) {
 		Name: name, Host: "cp",
 		Args: slices.Concat([]string{
 			filepath.Join(box.Config().BinDir, "herald-controller-manager"), "--cloud-provider=herald", "--secure-port=0", "-v=2", "--kubeconfig=" + kubeconfig,
-		}, quickLease, args),
+		}, args),
 	}))
 	w.Cleanup(func() {
 		if box.Running(name) {

@@ -30,9 +30,6 @@ var (
 	herald *client.Clients
 )
 
-// quickLease has killed controllers replaced within seconds.
-var quickLease = []string{"--leader-elect-lease-duration=3s", "--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"}
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(run(m))
@@ -47,7 +44,7 @@ func run(m *testing.M) int {
 	var err error
 	box, err = sandbox.Up(ctx, sandbox.Config{
 		Name:           fmt.Sprintf("e2e-%d", os.Getpid()),
-		ControllerArgs: append([]string{"-v=2"}, quickLease...),
+		ControllerArgs: []string{"-v=2"},
 		SpeakerArgs:    []string{"-v=2"},
 		Progress:       os.Stderr,
 	})

@@ -55,12 +55,14 @@ func TestAutomaticAddressAnswersOverIPv4AndIPv6(t *testing.T) {
 				if err := has(answer, "pod=web-node"); err != nil {
 					t.Error(err)
 				}
-				// The neighbour that answered is the owner that the VirtualIP names.
-				want, err := box.MAC(w.owner(addr))
-				w.must(err)
-				if got := w.answered(addr); got.String() != want.String() {
-					t.Errorf("%s answers for %s: want the owner's %s", got, addr, want)
-				}
+				w.eventually("the neighbour that answers is the owner that the VirtualIP names", func() error {
+					want, err := box.MAC(w.owner(addr))
+					w.must(err)
+					if got := w.answered(addr); got.String() != want.String() {
+						return fmt.Errorf("%s answers for %s: want the owner's %s", got, addr, want)
+					}
+					return nil
+				})
 			}
 		})
 	}

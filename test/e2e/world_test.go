@@ -26,7 +26,8 @@ const patience = time.Minute
 
 // world is what one test has to itself: a namespace and a range of addresses.
 type world struct {
-	*testing.T
+	testing.TB
+
 	ctx       context.Context
 	namespace string
 	// v4 and v6 are ranges that no other test uses: 198.18.N.0/24 and
@@ -37,11 +38,11 @@ type world struct {
 var worlds atomic.Int32
 
 // newWorld makes the test's namespace; all of it goes when the test ends.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	n := worlds.Add(1)
 	w := &world{
-		T:         t,
+		TB:        t,
 		ctx:       t.Context(),
 		namespace: fmt.Sprintf("test-%d", n),
 		v4:        netip.MustParsePrefix(fmt.Sprintf("198.18.%d.0/24", n)),
@@ -345,9 +346,14 @@ func (w *world) reachableFrom(host string, addr netip.Addr) string {
 	return answer
 }
 
-// request makes one HTTP request from a host, on a connection of its own.
+// request makes one HTTP request from a host, on a connection of its own. It is made to be made again: it does not wait long.
 func request(ctx context.Context, host string, addr netip.Addr, port uint16) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	return requestWithin(ctx, time.Second, host, addr, port)
+}
+
+// requestWithin makes one HTTP request that is waited for so long.
+func requestWithin(ctx context.Context, span time.Duration, host string, addr netip.Addr, port uint16) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, span)
 	defer cancel()
 	return box.Get(ctx, host, "http://"+netip.AddrPortFrom(addr, port).String()+"/")
 }
@@ -370,6 +376,21 @@ func requestUDP(ctx context.Context, host string, addr netip.Addr, port uint16) 
 	answer := make([]byte, 1500)
 	n, err := conn.Read(answer)
 	return string(answer[:n]), err
+}
+
+// resume starts the controller again, which was stopped or killed.
+func (w *world) resume() {
+	w.Helper()
+	w.vacate()
+	w.must(box.StartAgain("controller"))
+}
+
+// vacate takes the Lease from a controller that has ended, so that the next one need not wait until it runs out. It is
+// of the length that ships: with a short one a busy machine is enough for a controller to lose it and end.
+func (w *world) vacate() {
+	w.Helper()
+	leases := kube.CoordinationV1().Leases("herald-system")
+	w.must(ignoreNotFound(leases.Delete(w.ctx, "herald-controller-manager", metav1.DeleteOptions{})))
 }
 
 // answered is the hardware address that answers for an address when the client

@@ -73,7 +73,7 @@ func (s *Sandbox) InstallHerald(ctx context.Context) error {
 	if _, err := s.Kubectl(ctx, "apply", "-k", kustomize); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	return poll(ctx, 100*time.Millisecond, func() error { return s.crdsEstablished(ctx) })
 }
@@ -193,7 +193,7 @@ func (s *Sandbox) startListening(ctx context.Context, port int, p Process) error
 	if err := s.Start(p); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	return s.waitFor(ctx, p.Name, func() error {
 		conn, err := s.Dialer(p.Host)(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))

@@ -124,7 +124,7 @@ func (s *Sandbox) podServer(pod Pod) Process {
 
 // waitForPod waits until the pod's process accepts connections.
 func (s *Sandbox) waitForPod(ctx context.Context, pod Pod) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	return s.waitFor(ctx, pod.process(), func() error {
 		conn, err := s.Dialer(pod.host())(ctx, "tcp", netip.AddrPortFrom(pod.IPv6, uint16(pod.TCPPorts[0])).String())

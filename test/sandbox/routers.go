@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // frrDir is where Debian's package frr has its daemons.
@@ -19,9 +18,6 @@ const frrDir = "/usr/lib/frr"
 // frrDaemons are those that run, in the order of their start: zebra talks to the
 // kernel for the others.
 var frrDaemons = []string{"zebra", "staticd", "bfdd", "bgpd"}
-
-// routerStart bounds the start of a routing daemon.
-const routerStart = 30 * time.Second
 
 // FRR is FRRouting in a host: zebra, staticd, bfdd and bgpd. The processes are
 // recorded as zebra-router, bgpd-router and so on.
@@ -48,7 +44,7 @@ func (f *FRR) start(ctx context.Context, config string) error {
 	if err := f.makeDir(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, routerStart)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for _, daemon := range frrDaemons {
 		if err := f.startDaemon(ctx, daemon); err != nil {
@@ -168,7 +164,7 @@ func (f *FRR) Stop(ctx context.Context) error {
 
 // endRouter stops a routing daemon that may not have been started, and forgets it.
 func (s *Sandbox) endRouter(ctx context.Context, process string) error {
-	ctx, cancel := context.WithTimeout(ctx, routerStart)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	err := s.Stop(ctx, process)
 	if errors.Is(err, ErrNoProcess) {
@@ -212,7 +208,7 @@ func (b *BIRD) start(ctx context.Context, config string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, routerStart)
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	return b.box.waitFor(ctx, b.process(), func() error {
 		_, err := b.Show(ctx, "status")

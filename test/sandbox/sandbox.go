@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +24,9 @@ const stateDir = "/run/herald-sandbox"
 
 // startTimeout bounds the start of a sandbox whose programs are built.
 const startTimeout = 3 * time.Minute
+
+// startPatience bounds the start of one program, which takes a second or two on a machine that is not busy.
+const startPatience = 2 * time.Minute
 
 // Config says what to start. The zero value with a name is a cluster of three
 // nodes with Herald.
@@ -364,14 +368,17 @@ func (s *Sandbox) makeAccess() (err error) {
 	return err
 }
 
-// freePort returns an address on the loopback that nobody listens on.
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePort returns an address on the loopback that nobody listens on. The port is below those that the kernel gives to
+// connections: one of them could have it when the API server is started again.
+func freePort() (address string, err error) {
+	for range 100 {
+		var listener net.Listener
+		listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			return listener.Addr().String(), listener.Close()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
+	return "", err
 }
 
 func (s *Sandbox) statePath() string { return filepath.Join(s.dir, "sandbox.json") }

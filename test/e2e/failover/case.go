@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (s *Scene) endPod(ctx context.Context, node string) error {
 	if err := s.Box.TerminatePod(ctx, s.Namespace, s.pod(node)); err != nil {
 		return err
 	}
-	if err := sleep(ctx, grace); err != nil {
+	if err := sleep(ctx, cmp.Or(s.Grace, grace)); err != nil {
 		return err
 	}
 	return s.Box.DeletePod(ctx, s.Namespace, s.pod(node))

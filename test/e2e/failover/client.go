@@ -2,6 +2,7 @@ package failover
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 const (
 	// interval is how often a client asks, and the LAN is asked.
 	interval = 10 * time.Millisecond
-	// patience is how long a client waits for its connection, and then for its answer.
+	// patience is how long a client waits for its connection, and then for its answer, if the scene does not say.
 	patience = 200 * time.Millisecond
 )
 
@@ -45,13 +46,14 @@ type Request struct {
 func (r Request) Done() time.Time { return r.Sent.Add(r.Took) }
 
 // Client asks for http://address/ from a host every 10 ms, each time on a
-// connection of its own, and waits 200 ms for the connection and 200 ms for the
-// answer. It does not wait with the next question until the last is answered.
+// connection of its own, and waits for the connection and then for the answer, 200 ms
+// each if the scene does not say. It does not wait with the next question until the last is answered.
 type Client struct {
-	connect func() (net.Conn, error)
-	target  netip.AddrPort
-	stop    context.CancelFunc
-	ended   sync.WaitGroup
+	connect  func() (net.Conn, error)
+	target   netip.AddrPort
+	patience time.Duration
+	stop     context.CancelFunc
+	ended    sync.WaitGroup
 
 	mu       sync.Mutex
 	requests []Request // about in the order in which they were done
@@ -60,7 +62,7 @@ type Client struct {
 // ask starts a client; Stop ends it.
 func (s *Scene) ask() *Client {
 	ctx, stop := context.WithCancel(context.Background())
-	c := &Client{target: netip.AddrPortFrom(s.Addr, 80), stop: stop}
+	c := &Client{target: netip.AddrPortFrom(s.Addr, 80), patience: cmp.Or(s.Patience, patience), stop: stop}
 	c.connect = func() (conn net.Conn, err error) {
 		err = s.Box.Do(s.Client, func() (err error) {
 			conn, err = connect(s.ports.next(time.Now()), c.target)
@@ -152,7 +154,7 @@ func (c *Client) served(span time.Duration) error {
 			return fmt.Errorf("a request of the last %v failed: %w", span, r.Err)
 		}
 	}
-	if want := int(span / interval / 2); len(last) < want {
+	if want := int(span / interval / 4); len(last) < want {
 		return fmt.Errorf("%d requests were done in the last %v, want at least %d", len(last), span, want)
 	}
 	return nil
@@ -166,7 +168,7 @@ func (c *Client) ask() Request {
 		return r
 	}
 	defer conn.Close()
-	p := &patient{Conn: conn}
+	p := &patient{Conn: conn, patience: c.patience}
 	r.Pod, r.Node, r.Err = p.get(c.target.Addr())
 	r.Took, r.Late = time.Since(r.Sent), p.late
 	return r
@@ -204,13 +206,14 @@ func connect(port int, target netip.AddrPort) (net.Conn, error) {
 type patient struct {
 	net.Conn
 
+	patience time.Duration
 	deadline time.Time
 	late     time.Duration
 }
 
 // wait begins to be patient.
 func (p *patient) wait() error {
-	p.deadline = time.Now().Add(patience)
+	p.deadline = time.Now().Add(p.patience)
 	return p.SetDeadline(p.deadline)
 }
 

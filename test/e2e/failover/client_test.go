@@ -151,7 +151,7 @@ func TestTheClientAsksAndReadsWhoAnswered(t *testing.T) {
 		conn.Read(make([]byte, 100))
 		io.WriteString(conn, page)
 	})
-	c := &Client{target: target, connect: func() (net.Conn, error) { return connect(0, target) }}
+	c := &Client{target: target, patience: time.Minute, connect: func() (net.Conn, error) { return connect(0, target) }}
 	r := c.ask()
 	if got := fmt.Sprint(r.Pod, " ", r.Node, " ", r.Err); got != "web-1 node <nil>" {
 		t.Error(got)

@@ -32,6 +32,8 @@ type Routed struct {
 type Ways struct {
 	At    time.Time
 	Nodes []string
+	// Before is when the ways before these were last seen.
+	Before time.Time
 }
 
 // RoutedTrace is what was seen of a round: what came of the requests, and each
@@ -39,6 +41,18 @@ type Ways struct {
 type RoutedTrace struct {
 	Trace
 	Ways []Ways
+}
+
+// Unaccounted are the failed requests but those whose connection was reset and open while the ways changed: it may end up at
+// another node, which no routing protocol can prevent.
+func (t RoutedTrace) Unaccounted() []Request {
+	var changes []span
+	for _, w := range t.Ways {
+		if w.At.After(t.From) {
+			changes = append(changes, span{w.Before, w.At})
+		}
+	}
+	return unaccounted(t.Failed(), changes)
 }
 
 // Without is the time from From until the router led nothing to a node any more;
@@ -98,7 +112,8 @@ func watchWays(box *sandbox.Sandbox, router string, addr netip.Addr) *wayWatch {
 func (w *wayWatch) run(ctx context.Context, addr netip.Addr, names map[netip.Addr]string) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for {
+	for before := time.Now(); ; {
+		now := time.Now()
 		hops, err := nextHops(addr)
 		if err != nil {
 			return err
@@ -110,8 +125,9 @@ func (w *wayWatch) run(ctx context.Context, addr netip.Addr, names map[netip.Add
 		slices.Sort(nodes)
 		w.mu.Lock()
 		if n := len(w.ways); n == 0 || !slices.Equal(w.ways[n-1].Nodes, nodes) {
-			w.ways = append(w.ways, Ways{time.Now(), nodes})
+			w.ways = append(w.ways, Ways{At: time.Now(), Nodes: nodes, Before: before})
 		}
+		before = now
 		w.mu.Unlock()
 		select {
 		case <-ctx.Done():

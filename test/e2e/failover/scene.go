@@ -49,6 +49,11 @@ type Scene struct {
 	Nodes []string
 	// Client asks, Watcher watches the LAN: hosts of the sandbox.
 	Client, Watcher string
+	// Patience is how long the client waits for its connection, and then for its answer; 200 ms when it is zero. Below a second
+	// a lost SYN is a failed request.
+	Patience time.Duration
+	// Grace is how long a pod serves on when it is to end; 2 s when it is zero.
+	Grace time.Duration
 
 	ports ports
 }
@@ -221,11 +226,17 @@ func (r *Run) trace() Trace {
 	return Trace{From: r.from, Until: time.Now(), Probes: r.watch.since(time.Time{}), Names: r.names}
 }
 
-// Answering is the node, or other host, that alone answers for the address, and
-// has for a quarter of a second.
-func (r *Run) Answering() (string, error) {
-	mac, err := r.watch.only(calm / 4)
-	return r.trace().Name(mac), err
+// Answering waits until one node, or other host, alone answers for the address, and
+// has for a quarter of a second. It does not take more than limit.
+func (r *Run) Answering(ctx context.Context, limit time.Duration) (name string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = poll(ctx, func(context.Context) error {
+		mac, err := r.watch.only(calm / 4)
+		name = r.trace().Name(mac)
+		return err
+	})
+	return name, err
 }
 
 // End stops the client and the watch and returns what they saw.

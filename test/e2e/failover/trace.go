@@ -1,9 +1,11 @@
 package failover
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -53,6 +55,46 @@ func (t Trace) Failed() []Request {
 		}
 	}
 	return failed
+}
+
+// Unaccounted are the failed requests but those whose connection was reset and open while the address moved: it ends up at a
+// node that does not know it, which no announcement can prevent. How many there are depends on how long requests take, and so
+// on the machine.
+func (t Trace) Unaccounted() []Request { return unaccounted(t.Failed(), t.changes()) }
+
+// span is a time in which something changed.
+type span struct{ from, until time.Time }
+
+func unaccounted(failed []Request, changes []span) []Request {
+	return slices.DeleteFunc(failed, func(r Request) bool {
+		return errors.Is(r.Err, syscall.ECONNRESET) && slices.ContainsFunc(changes, func(c span) bool {
+			return !r.Sent.After(c.until) && !r.Done().Before(c.from)
+		})
+	})
+}
+
+// changes are the times in which not the same host alone answered: from the last probe before to the second one after that.
+func (t Trace) changes() []span {
+	var changes []span
+	var owner MAC
+	changing := false
+	for i, p := range t.Probes {
+		alone := len(p.Answers) == 1
+		if alone && owner == (MAC{}) {
+			owner = p.Answers[0]
+		}
+		if !changing && (!alone || p.Answers[0] != owner) {
+			changing = true
+			changes = append(changes, span{t.Probes[max(0, i-1)].Sent, t.Until})
+		}
+		if changing && alone {
+			changing, owner = false, p.Answers[0]
+			if i+1 < len(t.Probes) {
+				changes[len(changes)-1].until = t.Probes[i+1].Sent
+			}
+		}
+	}
+	return changes
 }
 
 // Recovered is the time from From to the sending of the first request after

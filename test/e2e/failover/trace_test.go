@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,6 +74,51 @@ func TestWhatTheLANSaw(t *testing.T) {
 	}
 }
 
+func reset(sent, took int) Request {
+	return Request{Sent: at(sent), Took: time.Duration(took) * time.Millisecond, Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+}
+
+func TestOnlyConnectionsThatAreOpenDuringAMoveMayBeReset(t *testing.T) {
+	handover := []Probe{probe(90, a), probe(110, a), probe(120, a, b), probe(130, a, b), probe(140, b), probe(150, b), probe(300, b)}
+	for _, c := range []struct {
+		name     string
+		probes   []Probe
+		requests []Request
+		want     int
+	}{
+		{"none failed", handover, []Request{ok(110, 1), ok(140, 1)}, 0},
+		{"open when it began", handover, []Request{reset(105, 6), reset(105, 100)}, 0},
+		{"opened while both answered", handover, []Request{reset(125, 1), reset(139, 500)}, 0},
+		{"over before it began", handover, []Request{reset(101, 8)}, 1},
+		{"opened afterwards", handover, []Request{reset(151, 2)}, 1},
+		{"open, and never answered", handover, []Request{lost(115, 200)}, 1},
+		{"nothing moved", []Probe{probe(90, a), probe(110, a), probe(120, a), probe(130, a)}, []Request{reset(115, 10)}, 1},
+		{"a move that was not seen to end", []Probe{probe(90, a), probe(110, a), probe(120)}, []Request{reset(390, 2)}, 0},
+	} {
+		trace := Trace{From: at(100), Until: at(400), Requests: c.requests, Probes: c.probes}
+		if got := len(trace.Unaccounted()); got != c.want {
+			t.Errorf("%s: %d failures are unaccounted for, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestOnlyConnectionsThatAreOpenWhenTheWaysChangeMayBeReset(t *testing.T) {
+	ways := []Ways{
+		{At: at(10), Nodes: []string{"node1", "node2"}, Before: at(0)}, {At: at(150), Nodes: []string{"node2"}, Before: at(140)},
+	}
+	trace := RoutedTrace{Trace{From: at(100), Until: at(400), Requests: []Request{
+		reset(101, 38), reset(130, 20), reset(149, 100), reset(151, 1), lost(145, 10), ok(160, 1),
+	}}, ways}
+	got := ""
+	for _, r := range trace.Unaccounted() {
+		got += fmt.Sprintf("sent after %v: %v; ", r.Sent.Sub(trace.From), r.Err)
+	}
+	want := "sent after 1ms: read: connection reset by peer; sent after 51ms: read: connection reset by peer; sent after 45ms: lost; "
+	if got != want {
+		t.Errorf("unaccounted for:\n%s, want\n%s", got, want)
+	}
+}
+
 func TestQuestionAndAnswerBelongTogether(t *testing.T) {
 	w := &Watch{mac: a, target: netip.MustParseAddr("198.51.100.200")}
 	for range 600 {
@@ -132,7 +179,7 @@ func TestWhatTheRouterDidIsALine(t *testing.T) {
 	trace := RoutedTrace{
 		Trace: Trace{From: at(100), Until: at(400), Requests: []Request{ok(90, 1), lost(101, 200), ok(151, 1), lost(250, 9), ok(311, 1)}},
 		Ways: []Ways{
-			{at(10), []string{"node1", "node2"}}, {at(150), []string{"node2"}}, {at(350), []string{"node1", "node2"}},
+			{At: at(10), Nodes: []string{"node1", "node2"}}, {At: at(150), Nodes: []string{"node2"}}, {At: at(350), Nodes: []string{"node1", "node2"}},
 		},
 	}
 	want := "5 requests, 2 failed (lost), the last after 211 ms, the client itself stood still for 99 ms, " +

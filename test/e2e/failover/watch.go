@@ -166,6 +166,11 @@ func (w *Watch) note(from MAC, number int) {
 	w.probes[i].Answers = append(w.probes[i].Answers, from)
 }
 
+// unanswered tells whether nobody has answered a probe of the last while yet.
+func (w *Watch) unanswered(span time.Duration) bool {
+	return slices.ContainsFunc(w.since(time.Now().Add(-span)), func(p Probe) bool { return len(p.Answers) == 0 })
+}
+
 func (w *Watch) fail(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -174,10 +179,16 @@ func (w *Watch) fail(err error) {
 	}
 }
 
+// lastAnswers is how long is waited for the answers to the last probes: who answers may not be run for a while.
+const lastAnswers = time.Second
+
 // Stop ends the watch and returns its probes.
 func (w *Watch) Stop() ([]Probe, error) {
 	close(w.end)
-	time.Sleep(5 * interval) // for the last answers
+	time.Sleep(5 * interval) // a second host may answer too
+	for begin := time.Now(); time.Since(begin) < lastAnswers && w.unanswered(lastAnswers); {
+		time.Sleep(interval)
+	}
 	if err := w.file.SetReadDeadline(time.Now()); err != nil {
 		w.fail(err)
 	}
@@ -217,7 +228,7 @@ func (w *Watch) only(span time.Duration) (MAC, error) {
 			}
 		}
 	}
-	if len(only) != 1 || count < int(span/interval/2) {
+	if len(only) != 1 || count < int(span/interval/4) {
 		return MAC{}, fmt.Errorf("%d answers for %s in the last %v, of %v", count, w.target, span, only)
 	}
 	return only[0], nil
