@@ -151,6 +151,11 @@ func waitFor(step model.Step, code string) (after time.Duration, wait bool) {
 func (p *Provider) stumble(e *entry, plan *leftover, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if throttled(err) {
+		// To observe all anew would be more of what there is too much of.
+		e.left = plan
+		return &unfinished{time.Second + rand.N(4*time.Second), err}
+	}
 	after, wait := waitFor(plan.steps[0], codeOf(err))
 	if !wait || time.Since(plan.since) > patience {
 		e.held, e.left = nil, nil

@@ -77,10 +77,10 @@ type Provider struct {
 	slices   cache.SharedIndexInformer
 
 	buckets       *buckets
-	network       snapshot[model.Network]
-	prefixes      snapshot[[]netip.Prefix]
-	clusterGroups snapshot[[]ec2types.SecurityGroup]
-	inventory     snapshot[*inventory]
+	network       *snapshot[model.Network]
+	prefixes      *snapshot[[]netip.Prefix]
+	clusterGroups *snapshot[[]ec2types.SecurityGroup]
+	inventory     *snapshot[*inventory]
 	namedGroups   groupIDs
 	instances     instances
 	// groupless is held while rules change that NLBs without security groups
@@ -129,10 +129,10 @@ func New(options Options) (*Provider, error) {
 		started:     time.Now(),
 		entries:     map[types.NamespacedName]*entry{},
 	}
-	p.network.read = p.readNetwork
-	p.prefixes.read = p.readPrefixes
-	p.clusterGroups.read = p.readClusterGroups
-	p.inventory.read = p.readInventory
+	p.network = newSnapshot(p.readNetwork)
+	p.prefixes = newSnapshot(p.readPrefixes)
+	p.clusterGroups = newSnapshot(p.readClusterGroups)
+	p.inventory = newSnapshot(p.readInventory)
 	if err := client.IndexSlices(p.slices, byService); err != nil {
 		return nil, err
 	}

@@ -227,6 +227,52 @@ func TestManyAtATime(t *testing.T) {
 	})
 }
 
+// An AWS that lets an account call as seldom as it does makes many Services
+// take long. It makes them take hardly longer than it must: what is throttled
+// goes on where it was, and is not looked at again.
+func TestManyWhileThrottled(t *testing.T) {
+	const many, perSecond, burst = 100, 3, 20
+	options := awsfake.Options{
+		Rates:  map[string]awsfake.Rate{"elbv2": {Burst: burst, PerSecond: perSecond}},
+		Limits: awsfake.Limits{NetworkLoadBalancers: 101, RulesPerSecurityGroup: 101},
+	}
+	bubble(t, 4, options, func(t *testing.T, w *world) {
+		w.options.CallsPerSecond, w.options.CallBurst = 0, 0 // as they are by default
+		w.restart()
+		w.warm()
+		w.cloud.ResetCalls()
+		start := time.Now()
+		var wg sync.WaitGroup
+		workers := make(chan struct{}, 16)
+		for i := range many {
+			s := other(fmt.Sprintf("web-%02d", i), "heraldlb.io/nlb", nil)
+			s.UID = types.UID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", i))
+			wg.Go(func() {
+				until(t, func() error {
+					workers <- struct{}{}
+					defer func() { <-workers }()
+					_, err := w.provider.EnsureLoadBalancer(t.Context(), "", s, w.nodes)
+					return err
+				})
+			})
+		}
+		wg.Wait()
+		counts := w.cloud.Counts()
+		for call := range counts {
+			if strings.Contains(call, "Describe") {
+				t.Errorf("%s: what was throttled was looked at again: %v", call, counts)
+			}
+		}
+		if n := sum(counts); n > 2*10*many {
+			t.Errorf("%d calls where %d do: %v", n, 10*many, counts)
+		}
+		must := time.Duration(7*many/perSecond) * time.Second
+		if took := time.Since(start); took > must+must/4 { // of the bubble's clock, which is the fake's
+			t.Errorf("%d Services took %s, where the rate allows %s", many, took, must)
+		}
+	})
+}
+
 // Instances that AWS does not know or not take keep nobody else out.
 func TestGhosts(t *testing.T) {
 	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {

@@ -278,3 +278,44 @@ func TestBuckets(t *testing.T) {
 		}
 	})
 }
+
+// An operation that AWS throttles is called less often, and as often as before
+// once AWS takes its calls.
+func TestBucketsHeedThrottling(t *testing.T) {
+	bubble(t, 1, awsfake.Options{}, func(t *testing.T, _ *world) {
+		b := newBuckets(8, 40)
+		for range 10 { // at once: the workers
+			b.heed("a", true, time.Now())
+		}
+		took := func(operation string, n int) time.Duration {
+			start := time.Now()
+			for range n {
+				if err := b.wait(t.Context(), operation); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(start)
+		}
+		if got := took("a", 5); got != time.Second {
+			t.Errorf("5 calls of what is throttled took %s, want 1 at once and 4 in a second", got)
+		}
+		if got := took("b", 40); got != 0 {
+			t.Errorf("another operation waited %s", got)
+		}
+		for range 10 {
+			time.Sleep(time.Second)
+			b.heed("a", true, time.Now())
+		}
+		took("a", 1)
+		if got := took("a", 1); got != 2*time.Second {
+			t.Errorf("at its slowest a call waits %s, want 2s", got)
+		}
+		for range 50 {
+			b.heed("a", false, time.Now())
+		}
+		time.Sleep(10 * time.Second)
+		if got := took("a", 41); got != time.Second/8 {
+			t.Errorf("41 calls once AWS takes them took %s, want 40 at once and 1 after 125ms", got)
+		}
+	})
+}
