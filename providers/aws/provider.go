@@ -208,15 +208,18 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 }
 
 // keep keeps what a Service has that is refused now: its nodes come and go
-// also while its author looks for the mistake.
+// also while its author looks for the mistake. What it asked for before is not
+// known after a restart: then only targets change of what there is.
 func (p *Provider) keep(ctx context.Context, e *entry, service *corev1.Service, nodes []*corev1.Node, refusal *v1alpha1.Refusal) error {
 	p.mu.Lock()
 	accepted := e.accepted
 	p.mu.Unlock()
-	if accepted == nil {
-		return refusal
+	var err error
+	if accepted != nil {
+		err = p.reconcile(ctx, e, service, accepted, nodes)
+	} else {
+		err = p.retarget(ctx, e, service, nodes)
 	}
-	err := p.reconcile(ctx, e, service, accepted, nodes)
 	if _, refused := errors.AsType[*v1alpha1.Refusal](err); err != nil && !refused {
 		return retryOf(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -350,22 +351,99 @@ func TestBadInputTouchesNothing(t *testing.T) {
 	})
 }
 
-// Nodes come and go also while the author of a Service looks for a mistake.
+// Nodes come and go also while the author of a Service looks for a mistake,
+// and after a restart meanwhile. All else stays, also what others set.
 func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
-	bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
-		w.ensure(service("heraldlb.io/nlb", nil))
-		w.addNode(2)
-		for _, wrong := range []func(*corev1.Service){annotate("scheme", "public"), annotate("subnets", "nowhere")} {
-			_, err := w.sync(t.Context(), service("heraldlb.io/nlb", wrong))
-			if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
-				t.Errorf("%v is no refusal", err)
-			}
-			if n := strings.Count(w.cloud.String(), "\ntarget k8s"); n != 2*len(w.nodes) {
-				t.Errorf("%d targets of %d nodes", n, len(w.nodes))
-			}
-			w.addNode(3)
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		for _, restart := range []bool{false, true} {
+			bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+				asked := much
+				if class == "heraldlb.io/nlb" {
+					asked = all(much, annotate("attributes", "dns_record.client_routing_policy=availability_zone_affinity"))
+				}
+				w.ensure(service(class, all(asked, annotate("target-node-labels", "zone"))))
+				time.Sleep(10 * time.Minute)
+				rest := func() string {
+					return strings.Join(slices.DeleteFunc(strings.Split(w.cloud.String(), "\n"), func(line string) bool {
+						return strings.HasPrefix(line, "target k8s") || strings.HasPrefix(line, "instance ")
+					}), "\n")
+				}
+				before := rest()
+				w.addNode(2)
+				if restart {
+					w.restart()
+				}
+				for i, wrong := range []func(*corev1.Service){annotate("internal", "0.0.0.0/0"), annotate("subnets", "nowhere"), annotate("internal", "0.0.0.0/0")} {
+					s := service(class, all(wrong, annotate("target-node-labels", "zone")))
+					_, err := w.sync(t.Context(), s)
+					if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
+						t.Errorf("%s, restart %t: %v is no refusal", class, restart, err)
+					}
+					if wrong := w.unregistered(); len(wrong) > 0 {
+						t.Errorf("%s, restart %t, %d: %v is wrong in\n%s", class, restart, i, wrong, w.cloud)
+					}
+					if diff := cmp.Diff(before, rest()); diff != "" {
+						t.Errorf("%s, restart %t, %d: -before +after\n%s", class, restart, i, diff)
+					}
+					if n := sum(w.counted(func() { _, _ = w.sync(t.Context(), s) })); n > 0 {
+						t.Errorf("%s, restart %t, %d: %d calls for a mistake that stays: %s", class, restart, i, n, w.calls())
+					}
+					w.addNode(i + 3)
+					w.nodes = w.nodes[1:]
+				}
+				labels := service(class, annotate("target-node-labels", "=no"))
+				_, _ = w.sync(t.Context(), labels) // whom to send to is not known
+				w.ensure(service(class, asked))
+				w.delete(service(class, asked))
+			})
 		}
-	})
+	}
+}
+
+// Nodes come and go also while AWS refuses something else for good.
+func TestWhatAWSRefusesKeepsNoNodeOut(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.ensure(service(class, nil))
+			w.addNode(2)
+			many := service(class, func(s *corev1.Service) {
+				for i := range 40 { // a rule for each port, and one for ICMP
+					s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, fmt.Sprintf("10.%d.0.0/16", i))
+				}
+			})
+			for range 2 {
+				if _, err := w.sync(t.Context(), many); codeOf(err) != "RulesPerSecurityGroupLimitExceeded" {
+					t.Errorf("%s: %v", class, err)
+				}
+				if missing := w.unregistered(); len(missing) > 0 {
+					t.Errorf("%s: %v are not registered:\n%s", class, missing, w.cloud)
+				}
+				w.addNode(3)
+			}
+		})
+	}
+}
+
+// unregistered are the instances of nodes that are targets of nothing, and
+// those that are and have no node.
+func (w *world) unregistered() []string {
+	wrong := map[string]bool{}
+	for _, node := range w.nodes {
+		id, _ := instanceOf(node)
+		wrong[id] = true
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(w.cloud.String()) {
+		words := strings.Fields(line)
+		if (words[0] == "target" || words[0] == "instance") && !strings.Contains(line, "draining") {
+			id, _, _ := strings.Cut(words[2], ":")
+			if _, node := wrong[id]; !seen[id] {
+				seen[id], wrong[id] = true, !node
+			}
+		}
+	}
+	maps.DeleteFunc(wrong, func(_ string, wrong bool) bool { return !wrong })
+	return slices.Sorted(maps.Keys(wrong))
 }
 
 // A subnet goes for another one of its zone, in place as long as the load

@@ -98,6 +98,17 @@ func TestPodsAreTargets(t *testing.T) {
 		if n := sum(w.counted(func() { w.ensure(s) })); n != 0 {
 			t.Errorf("%d calls when nothing changed", n)
 		}
+		w.restart()
+		w.setEndpoints(discoveryv1.AddressTypeIPv4, pod{"10.0.11.8", true, true}, pod{"192.168.7.8", true, true})
+		refused := s.DeepCopy()
+		annotate("scheme", "public")(refused)
+		if _, err := w.sync(t.Context(), refused); err == nil {
+			t.Error("a bad scheme is not refused")
+		}
+		if got := strings.Join(w.targets(), " "); got != "10.0.11.8:8080 10.0.11.8:8443 192.168.7.8:8080 192.168.7.8:8443" {
+			t.Errorf("of a refused Service after a restart: %s", got)
+		}
+		w.setEndpoints(discoveryv1.AddressTypeIPv6, pod{"2001:db8:0:11::9", true, true})
 		w.ensure(service("heraldlb.io/nlb", func(edited *corev1.Service) {
 			*edited = *s.DeepCopy()
 			edited.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}

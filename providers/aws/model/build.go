@@ -371,18 +371,60 @@ func (b *builder) targetGroup(port settings.Port) TargetGroup {
 	}
 	group.Attributes = merged(dedicated, s.TargetGroupAttributes)
 	if s.TargetIPs {
-		group.Port = port.Port
-		for _, endpoint := range b.Endpoints[port.Port] {
-			group.Targets = append(group.Targets, Target{ID: endpoint.Addr().String(), Port: int32(endpoint.Port()), Zone: b.zoneOf(endpoint.Addr())})
-		}
+		group.Port, group.Targets = port.Port, b.endpoints(port.Port)
 	} else {
-		for _, id := range b.Instances {
-			group.Targets = append(group.Targets, Target{ID: id, Port: port.NodePort})
-		}
+		group.Targets = b.instances(port.NodePort)
 	}
 	slices.SortFunc(group.Targets, compareTargets)
 	group.Targets = slices.Compact(group.Targets)
 	return group
+}
+
+// Retarget gives a target group of an NLB the targets of today: the instances
+// at the ports that it has, or the endpoints of the port of its listener. One
+// that has neither stays as it is.
+func Retarget(in *Input, group *TargetGroup, nlb *NLB) {
+	b := &builder{Input: *in}
+	var targets []Target
+	if !group.IPs {
+		ports := map[int32]bool{}
+		for _, target := range group.Targets {
+			ports[target.Port] = true
+		}
+		if len(ports) == 0 {
+			ports[group.Port] = true
+		}
+		for port := range ports {
+			targets = append(targets, b.instances(port)...)
+		}
+	} else {
+		i := -1
+		if nlb != nil {
+			i = slices.IndexFunc(nlb.Listeners, func(listener Listener) bool { return listener.TargetGroup == group.Name })
+		}
+		if i < 0 {
+			return
+		}
+		targets = b.endpoints(nlb.Listeners[i].Port)
+	}
+	slices.SortFunc(targets, compareTargets)
+	group.Targets = slices.Compact(targets)
+}
+
+func (b *builder) instances(port int32) []Target {
+	var targets []Target
+	for _, id := range b.Instances {
+		targets = append(targets, Target{ID: id, Port: port})
+	}
+	return targets
+}
+
+func (b *builder) endpoints(port int32) []Target {
+	var targets []Target
+	for _, endpoint := range b.Endpoints[port] {
+		targets = append(targets, Target{ID: endpoint.Addr().String(), Port: int32(endpoint.Port()), Zone: b.zoneOf(endpoint.Addr())})
+	}
+	return targets
 }
 
 // targetGroupName is that of the target group that the listener sends to
