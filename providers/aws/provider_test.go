@@ -13,8 +13,11 @@ import (
 	"testing"
 	"time"
 
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbv2types "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,6 +150,42 @@ func TestObservedOnceAfterARestart(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// What others delete while it is looked at keeps nobody from looking.
+func TestObservedWhileOthersDelete(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		for i := range 12 { // more than one call has the tags of
+			theirs := fmt.Sprintf("k8s-theirs-%02d", i)
+			must[*elbv2.CreateTargetGroupOutput](t)(w.cloud.ELBV2().CreateTargetGroup(t.Context(), &elbv2.CreateTargetGroupInput{
+				Name: &theirs, Protocol: elbv2types.ProtocolEnumTcp, Port: awssdk.Int32(80), VpcId: awssdk.String("vpc-1"),
+			}))
+		}
+		time.Sleep(10 * time.Minute)
+		w.restart()
+		deleted := 0
+		w.cloud.Before(func(call awsfake.Call) error {
+			if call.String() != "elbv2.DescribeTags" || deleted > 3 {
+				return nil
+			}
+			for _, arn := range call.Input.(*elbv2.DescribeTagsInput).ResourceArns {
+				if strings.Contains(arn, "k8s-theirs") {
+					deleted++
+					_, err := w.cloud.ELBV2().DeleteTargetGroup(t.Context(), &elbv2.DeleteTargetGroupInput{TargetGroupArn: &arn})
+					return err
+				}
+			}
+			return nil
+		})
+		if _, err := w.sync(t.Context(), s); err != nil || deleted == 0 {
+			t.Fatalf("%d deleted meanwhile: %v", deleted, err)
+		}
+		if n := len(w.provider.held(w.provider.entryOf(s)).state.TargetGroups); n != 2 {
+			t.Errorf("%d target groups are seen", n)
 		}
 	})
 }
@@ -314,6 +353,7 @@ func TestGhosts(t *testing.T) {
 // wrong, and what serves stays.
 func TestBadInputTouchesNothing(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-v4", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.31.0/24"), Free: new(int)})
 		s := service("heraldlb.io/nlb", nil)
 		w.ensure(s)
 		w.ensure(other("theirs", "heraldlb.io/nlb", annotate("name", "theirs")))
@@ -330,6 +370,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 			{"too few addresses", annotate("eip-allocations", "eipalloc-1"), []string{"eip-allocations", "subnet-public1", "subnet-public2"}},
 			{"an address of no subnet", all(annotate("internal", "true"), annotate("private-ipv4-addresses", "10.9.9.9")), []string{"private-ipv4-addresses", "10.9.9.9"}},
 			{"a name that is taken", annotate("name", "theirs"), []string{"name", "theirs"}},
+			{"a subnet without IPv6", all(annotate("subnets", "subnet-v4"), annotate("ip-address-type", "dualstack")), []string{"ip-address-type", "subnet-v4", "subnets"}},
 			{"a bad scheme", annotate("scheme", "public"), []string{"scheme", "internet-facing"}},
 		} {
 			edited := service("heraldlb.io/nlb", c.edit)
@@ -347,6 +388,31 @@ func TestBadInputTouchesNothing(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {
 			t.Errorf("-before +after\n%s", diff)
+		}
+	})
+}
+
+// Who prefers two families has the one that the subnets have, and is told; who
+// needs IPv6 is refused.
+func TestSubnetsWithoutIPv6(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-v4", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.31.0/24")})
+		families := func(policy corev1.IPFamilyPolicy) func(*corev1.Service) {
+			return all(annotate("subnets", "subnet-v4"), func(s *corev1.Service) {
+				s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, &policy
+			})
+		}
+		s := service("heraldlb.io/nlb", families(corev1.IPFamilyPolicyPreferDualStack))
+		w.ensure(s)
+		if _, _, message := w.provider.Explain(s); !strings.Contains(message, "spec.ipFamilies has IPv6, which the subnet subnet-v4 does not have") {
+			t.Error(message)
+		}
+		if n := sum(w.counted(func() { w.ensure(s) })); n > 0 {
+			t.Errorf("%d calls when nothing changed", n)
+		}
+		_, err := w.sync(t.Context(), service("heraldlb.io/nlb", families(corev1.IPFamilyPolicyRequireDualStack)))
+		if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); !ok || refusal.Reason != v1alpha1.WrongFamily {
+			t.Errorf("who needs IPv6: %v", err)
 		}
 	})
 }

@@ -73,6 +73,9 @@ func (s *snapshot[T]) since(after time.Time) bool {
 	return s.taken.After(after)
 }
 
+// roomNeeded is how many addresses ELB wants free in a subnet.
+const roomNeeded = 8
+
 // readNetwork reads the subnets of the VPC.
 func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
 	inVPC := []ec2types.Filter{{Name: awssdk.String("vpc-id"), Values: []string{p.VPCID}}}
@@ -108,7 +111,9 @@ func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
 	network := model.Network{}
 	for i := range subnets {
 		subnet := p.subnet(&subnets[i])
-		subnet.Local = !usual[subnet.Zone]
+		// On an Outpost and with IPv6 alone there are no such load balancers either.
+		subnet.Local = !usual[subnet.Zone] || subnets[i].OutpostArn != nil || awssdk.ToBool(subnets[i].Ipv6Native)
+		subnet.Full = subnets[i].AvailableIpAddressCount != nil && *subnets[i].AvailableIpAddressCount < roomNeeded
 		subnet.Public = public(subnet.ID)
 		network.Subnets = append(network.Subnets, subnet)
 	}
@@ -121,6 +126,10 @@ func (p *Provider) subnet(in *ec2types.Subnet) model.Subnet {
 		subnet.Prefixes = append(subnet.Prefixes, prefix)
 	}
 	for _, association := range in.Ipv6CidrBlockAssociationSet {
+		state := association.Ipv6CidrBlockState
+		if state != nil && state.State != ec2types.SubnetCidrBlockStateCodeAssociated {
+			continue
+		}
 		if prefix, err := netip.ParsePrefix(awssdk.ToString(association.Ipv6CidrBlock)); err == nil {
 			subnet.Prefixes = append(subnet.Prefixes, prefix)
 		}

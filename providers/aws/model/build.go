@@ -87,6 +87,9 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 	if refusal != nil {
 		return State{}, refusal
 	}
+	if refusal := b.settleFamilies(subnets); refusal != nil {
+		return State{}, refusal
+	}
 	mappings, refusal := mapAddresses(subnets, &b.Settings, has)
 	if refusal != nil {
 		return State{}, refusal
@@ -107,6 +110,28 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 	}
 	slices.SortFunc(state.TargetGroups, func(a, b TargetGroup) int { return strings.Compare(a.Name, b.Name) })
 	return state, nil
+}
+
+// settleFamilies has an NLB without IPv6 where a subnet has none: AWS makes it
+// dualstack only in subnets that all have both.
+func (b *builder) settleFamilies(subnets []Subnet) *v1alpha1.Refusal {
+	if !b.Settings.DualStack {
+		return nil
+	}
+	for _, subnet := range subnets {
+		// One that is not known the load balancer is in already.
+		if len(subnet.Prefixes) == 0 || slices.ContainsFunc(subnet.Prefixes, func(prefix netip.Prefix) bool { return prefix.Addr().Is6() }) {
+			continue
+		}
+		if b.Settings.NeedsIPv6 {
+			return v1alpha1.Refuse(v1alpha1.WrongFamily, "spec.ipFamilies or %sip-address-type needs IPv6, and the subnet %s has no prefix of it: give it one, or name other subnets in %ssubnets",
+				settings.Prefix, subnet.ID, settings.Prefix)
+		}
+		b.notes = append(b.notes, fmt.Sprintf("spec.ipFamilies has IPv6, which the subnet %s does not have: the Network Load Balancer serves IPv4.", subnet.ID))
+		b.Settings.DualStack = false
+		return nil
+	}
+	return nil
 }
 
 func (b *builder) nlbName() string { return cmp.Or(b.Settings.Name, b.Identity.LoadBalancerName()) }

@@ -58,3 +58,33 @@ func TestSubnetsOfTheCloudConfig(t *testing.T) {
 		}
 	}
 }
+
+// What is found by itself is of each zone the subnet of the role, before that
+// of the cluster, before the lowest ID, of those where AWS can put a load
+// balancer.
+func TestSubnetsAreFound(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		subnets          []Subnet
+		public, internal string
+	}{
+		{"the lowest", []Subnet{{ID: "2", Public: true}, {ID: "1", Public: true}, {ID: "3"}}, "1", "1"},
+		{"the cluster's", []Subnet{{ID: "1", Public: true}, {ID: "2", Public: true, Ours: true}, {ID: "3", Ours: true}}, "2", "2"},
+		{"of the role", []Subnet{{ID: "1", Public: true, Ours: true}, {ID: "2", Public: true, RolePublic: true}, {ID: "3", RoleInternal: true}}, "2", "3"},
+		{"of another cluster as well", []Subnet{{ID: "1", Public: true, Others: true}, {ID: "2", Public: true, Ours: true, Others: true}}, "2", "2"},
+		{"nobody else's", []Subnet{{ID: "1", Public: true, Others: true}}, "", ""},
+		{"not in a local zone", []Subnet{{ID: "1", Public: true, Local: true, RolePublic: true, RoleInternal: true}, {ID: "2", Public: true}}, "2", "2"},
+		{"with room", []Subnet{{ID: "1", Public: true, Full: true, RolePublic: true, RoleInternal: true}, {ID: "2", Public: true}}, "2", "2"},
+		{"one of each zone", []Subnet{{ID: "1", Zone: "a"}, {ID: "2", Zone: "b", Public: true}, {ID: "3", Zone: "b"}}, "2", "1 2"},
+	} {
+		for internal, want := range map[bool]string{false: c.public, true: c.internal} {
+			var got []string
+			for _, subnet := range discover(&Network{Subnets: c.subnets}, internal) {
+				got = append(got, subnet.ID)
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s, internal %t: %v, want %s", c.name, internal, got, want)
+			}
+		}
+	}
+}

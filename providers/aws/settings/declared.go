@@ -66,11 +66,11 @@ var Declared = []Declaration{
 	{"internal", both, oneOf("true", "false", ""), "false", "Whether only the VPC reaches it. Changing it replaces the load balancer."},
 	{"scheme", network, oneOf("internal", "internet-facing"), "internet-facing", "The same as internal, and counts before it."},
 	{"name", network, pattern("at most 32 letters, digits and hyphens, with no hyphen at an end and not starting with internal-", validName), "a and the Service's UID", "Name of the load balancer. Changing it replaces the load balancer."},
-	{"subnets", both, list("ID or Name tag of a subnet", filled), "aws.subnets of the cloud config, or found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first, of those that aws.subnets of the cloud config lists, if it does; what is there keeps its own."},
+	{"subnets", both, list("ID or Name tag of a subnet", filled), "aws.subnets of the cloud config, or found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first, of those that aws.subnets of the cloud config lists, if it does; what is there keeps its own. Not found by themselves are those of local zones and Outposts, and those with less than 8 free addresses."},
 	{"eip-allocations", network, list("ID of an Elastic IP allocation", prefixed("eipalloc-")), "addresses of AWS", "Elastic IPs, one for each subnet: in the order of the annotation subnets, or of the zones. What a zone has it keeps. Only for one that faces the internet."},
 	{"private-ipv4-addresses", network, list("IPv4 address", isIPv4), "addresses of AWS", "Private addresses, one in each subnet. Only for an internal one."},
 	{"ipv6-addresses", network, list("IPv6 address", isIPv6), "addresses of AWS", "IPv6 addresses, one in each subnet. Only with dualstack."},
-	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer."},
+	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer. Its subnets must all have IPv6 for dualstack; ipFamilies with PreferDualStack does without where they have not."},
 
 	{"security-groups", both, list("ID or Name tag of a security group", filled), "one of its own", "Security groups in place of the one that Herald makes. Their rules are yours; the first is let in to the nodes."},
 	{"extra-security-groups", both, list("ID or Name tag of a security group", filled), "none", "Security groups beside the one that Herald makes."},

@@ -28,6 +28,8 @@ type Settings struct {
 	PrivateIPv4 []netip.Addr
 	IPv6        []netip.Addr
 	DualStack   bool
+	// NeedsIPv6 says that IPv4 alone will not do.
+	NeedsIPv6 bool
 	// TargetIPv6 says that the targets are reached by IPv6.
 	TargetIPv6 bool
 
@@ -251,6 +253,7 @@ func families(r *reader, s *Settings) *v1alpha1.Refusal {
 		s.DualStack = false
 	}
 	udp := slices.ContainsFunc(spec.Ports, func(port corev1.ServicePort) bool { return port.Protocol == corev1.ProtocolUDP })
+	s.NeedsIPv6 = must
 	switch {
 	case !s.DualStack || !udp:
 	case must:

@@ -123,7 +123,7 @@ func TestParse(t *testing.T) {
 			func(s *Settings) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }},
 		{"source ranges of both families", texts{"ip-address-type": "dualstack"}, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Network},
 			func(s *Settings) {
-				s.DualStack = true
+				s.DualStack, s.NeedsIPv6 = true, true
 				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
 			}},
 		{"source ranges of a family that is not there", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Classic, Network},
@@ -135,8 +135,8 @@ func TestParse(t *testing.T) {
 		{"two families", nil, func(s *corev1.Service) {
 			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 		}, []Kind{Network}, func(s *Settings) { s.DualStack = true }},
-		{"IPv6 alone", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, []Kind{Network}, func(s *Settings) { s.DualStack, s.TargetIPv6 = true, true }},
-		{"two families by annotation", texts{"ip-address-type": "dualstack"}, nil, []Kind{Network}, func(s *Settings) { s.DualStack = true }},
+		{"IPv6 alone", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6, s.TargetIPv6 = true, true, true }},
+		{"two families by annotation", texts{"ip-address-type": "dualstack"}, nil, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6 = true, true }},
 		{"two protocols at one port", nil, func(s *corev1.Service) {
 			s.Spec.Ports[1].Port, s.Spec.Ports[1].NodePort, s.Spec.Ports[1].Protocol = 80, 30080, corev1.ProtocolUDP
 		}, []Kind{Network}, func(s *Settings) {
