@@ -35,6 +35,7 @@ func (w *world) setEndpoints(family discoveryv1.AddressType, pods ...pod) {
 			_ = store.Delete(object)
 		}
 	}
+	w.slices = slices.DeleteFunc(w.slices, func(slice *discoveryv1.EndpointSlice) bool { return slice.AddressType == family })
 	for i, pod := range pods {
 		var ports []discoveryv1.EndpointPort
 		for name, number := range map[string]int32{"http": 8080, "https": 8443} {
@@ -49,6 +50,7 @@ func (w *world) setEndpoints(family discoveryv1.AddressType, pods ...pod) {
 		if err := store.Add(slice); err != nil {
 			w.t.Fatal(err)
 		}
+		w.slices = append(w.slices, slice)
 	}
 }
 
