@@ -35,10 +35,17 @@ type Input struct {
 	Observed State
 }
 
+// maxTags is how many tags AWS takes on a piece.
+const maxTags = 50
+
 // Build says what there should be; notes are sentences for the Service's
 // author.
 func Build(in *Input) (desired State, notes []string, refusal *v1alpha1.Refusal) {
 	b := &builder{Input: *in, tags: merged(in.Tags, in.Settings.Tags, in.Identity.Tags())}
+	if len(b.tags) > maxTags {
+		return State{}, nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%sadditional-resource-tags and aws.tags of the cloud config make %d tags with those of Herald: AWS takes %d",
+			settings.Prefix, len(b.tags), maxTags)
+	}
 	if in.Settings.Kind == settings.Classic {
 		desired, refusal = b.buildClassic()
 	} else {

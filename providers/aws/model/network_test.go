@@ -1,8 +1,11 @@
 package model
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/heraldlb/herald/providers/aws/settings"
 )
 
 // Of the subnets that the cloud config lists, each zone has one: the one that
@@ -85,6 +88,24 @@ func TestSubnetsAreFound(t *testing.T) {
 			if strings.Join(got, " ") != want {
 				t.Errorf("%s, internal %t: %v, want %s", c.name, internal, got, want)
 			}
+		}
+	}
+}
+
+// The tags of the cloud config, of the Service and of Herald together are no
+// more than AWS takes.
+func TestTagsAreCounted(t *testing.T) {
+	for n, refused := range map[int]bool{28: false, 29: true} {
+		in := &Input{Settings: settings.Settings{Kind: settings.Classic, Tags: map[string]string{}}, Tags: map[string]string{}}
+		for i := range 20 {
+			in.Tags[fmt.Sprint("config", i)] = ""
+		}
+		for i := range n {
+			in.Settings.Tags[fmt.Sprint("service", i)] = ""
+		}
+		_, _, refusal := Build(in)
+		if got := refusal != nil && strings.Contains(refusal.Message, "additional-resource-tags"); got != refused {
+			t.Errorf("%d tags of a Service beside 20: %v", n, refusal)
 		}
 	}
 }
