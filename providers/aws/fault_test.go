@@ -257,13 +257,16 @@ var errBroken = errors.New("connection reset by peer")
 // faults are the ways in which one call goes wrong.
 var faults = []struct {
 	name string
-	of   func(w *world) awsfake.Fault
+	// inTime says that a cloud that is slow to show things changes nothing about
+	// it: nothing was done.
+	inTime bool
+	of     func(w *world) awsfake.Fault
 }{
-	{"fails", func(*world) awsfake.Fault { return awsfake.Fault{Err: awsfake.ServerError(awsfake.Call{})} }},
-	{"throttled", func(*world) awsfake.Fault { return awsfake.Fault{Times: 3} }},
-	{"answer lost", func(*world) awsfake.Fault { return awsfake.Fault{Late: true, Err: errBroken} }},
-	{"killed before", func(w *world) awsfake.Fault { return awsfake.Fault{Err: errBroken, Do: func() { w.kill() }} }},
-	{"killed after", func(w *world) awsfake.Fault {
+	{"fails", false, func(*world) awsfake.Fault { return awsfake.Fault{Err: awsfake.ServerError(awsfake.Call{})} }},
+	{"throttled", true, func(*world) awsfake.Fault { return awsfake.Fault{Times: 3} }},
+	{"answer lost", false, func(*world) awsfake.Fault { return awsfake.Fault{Late: true, Err: errBroken} }},
+	{"killed before", true, func(w *world) awsfake.Fault { return awsfake.Fault{Err: errBroken, Do: func() { w.kill() }} }},
+	{"killed after", false, func(w *world) awsfake.Fault {
 		return awsfake.Fault{Late: true, Err: errBroken, Do: func() { w.kill() }}
 	}},
 }
@@ -286,6 +289,9 @@ func TestConvergesWhateverCallGoesWrong(t *testing.T) {
 					t.Fatal("the operation makes no call")
 				}
 				for _, fault := range faults {
+					if fault.inTime && cloud.name != "" {
+						continue
+					}
 					for n := 1; n <= calls; n++ {
 						name := fmt.Sprintf("call %d of %d %s", n, calls, fault.name)
 						got, left, _ := perform(t, op, cloud.options, func(w *world) {

@@ -349,6 +349,47 @@ func TestGhosts(t *testing.T) {
 	}
 }
 
+// An instance that AWS did not take is tried again, and taken once it runs.
+func TestAGhostComesBack(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		const id = "i-00000000000000002"
+		w.cloud.SetInstanceState(id, ec2types.InstanceStateNameStopped)
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		if missing := w.unregistered(); !slices.Equal(missing, []string{id}) {
+			t.Fatalf("%v are not registered", missing)
+		}
+		w.cloud.SetInstanceState(id, ec2types.InstanceStateNameRunning)
+		woken := make(chan struct{}, 100)
+		w.provider.wake = func(types.NamespacedName) { woken <- struct{}{} }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.provider.watch(ctx) }()
+		time.Sleep(ghostFirst + watchEvery) // long before it is looked for what others changed
+		cancel()
+		<-done
+		if len(woken) == 0 {
+			t.Error("nobody is told that its time is over")
+		}
+		w.ensure(s)
+		if missing := w.unregistered(); len(missing) > 0 {
+			t.Errorf("%v are not registered", missing)
+		}
+	})
+}
+
+// In which order security groups are named does not matter.
+func TestOrderOfGroups(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.ensure(service(class, annotate("extra-security-groups", "sg-extra,sg-mine")))
+			if n := sum(w.counted(func() { w.ensure(service(class, annotate("extra-security-groups", "sg-mine, sg-extra"))) })); n > 0 {
+				t.Errorf("%s: %d calls for another order: %s", class, n, w.calls())
+			}
+		})
+	}
+}
+
 // Each refusal comes before any call that changes something, names what is
 // wrong, and what serves stays.
 func TestBadInputTouchesNothing(t *testing.T) {
