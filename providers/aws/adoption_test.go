@@ -152,26 +152,33 @@ func TestHealthRulesFollowTheTrafficPolicy(t *testing.T) {
 	})
 }
 
+// inTreeCLB makes a CLB as the in-tree provider does, in one zone.
+func (w *world) inTreeCLB(s *corev1.Service) (hostname string) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	_, tags := inTreeTags(s)
+	name := w.provider.identityOf(s).LoadBalancerName()
+	group := must[*ec2.CreateSecurityGroupOutput](w.t)(w.cloud.EC2().CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{
+		GroupName: awssdk.String("k8s-elb-" + name), Description: awssdk.String("for the CLB"), VpcId: awssdk.String("vpc-1"),
+		TagSpecifications: []ec2types.TagSpecification{{ResourceType: ec2types.ResourceTypeSecurityGroup, Tags: []ec2types.Tag{{Key: awssdk.String("kubernetes.io/cluster/prod"), Value: awssdk.String("owned")}}}},
+	})).GroupId
+	time.Sleep(time.Minute) // until all of AWS knows it
+	w.authorize(*group, fromPrefix("tcp", 80, 80, "0.0.0.0/0", ""), fromPrefix("tcp", 443, 443, "0.0.0.0/0", ""))
+	w.authorize("sg-nodes", ec2types.IpPermission{IpProtocol: awssdk.String("-1"), UserIdGroupPairs: []ec2types.UserIdGroupPair{{GroupId: group}}})
+	var listeners []elbtypes.Listener
+	for _, p := range s.Spec.Ports {
+		listeners = append(listeners, elbtypes.Listener{LoadBalancerPort: p.Port, InstancePort: awssdk.Int32(p.NodePort), Protocol: awssdk.String("tcp"), InstanceProtocol: awssdk.String("tcp")})
+	}
+	return *must[*elb.CreateLoadBalancerOutput](w.t)(w.cloud.ELB().CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{
+		LoadBalancerName: &name, Subnets: []string{"subnet-public2"}, SecurityGroups: []string{*group}, Listeners: listeners, Tags: tags,
+	})).DNSName
+}
+
 func TestCLBOfTheInTreeProviderIsAdopted(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
 		before := w.cloud.String()
-		ctx := t.Context()
 		s := service("", withFinalizer)
-		_, tags := inTreeTags(s)
-		name := w.provider.identityOf(s).LoadBalancerName()
-		group := must[*ec2.CreateSecurityGroupOutput](t)(w.cloud.EC2().CreateSecurityGroup(ctx, &ec2.CreateSecurityGroupInput{
-			GroupName: awssdk.String("k8s-elb-" + name), Description: awssdk.String("for the CLB"), VpcId: awssdk.String("vpc-1"),
-			TagSpecifications: []ec2types.TagSpecification{{ResourceType: ec2types.ResourceTypeSecurityGroup, Tags: []ec2types.Tag{{Key: awssdk.String("kubernetes.io/cluster/prod"), Value: awssdk.String("owned")}}}},
-		})).GroupId
-		w.authorize(*group, fromPrefix("tcp", 80, 80, "0.0.0.0/0", ""), fromPrefix("tcp", 443, 443, "0.0.0.0/0", ""))
-		w.authorize("sg-nodes", ec2types.IpPermission{IpProtocol: awssdk.String("-1"), UserIdGroupPairs: []ec2types.UserIdGroupPair{{GroupId: group}}})
-		var listeners []elbtypes.Listener
-		for _, p := range s.Spec.Ports {
-			listeners = append(listeners, elbtypes.Listener{LoadBalancerPort: p.Port, InstancePort: awssdk.Int32(p.NodePort), Protocol: awssdk.String("tcp"), InstanceProtocol: awssdk.String("tcp")})
-		}
-		made := must[*elb.CreateLoadBalancerOutput](t)(w.cloud.ELB().CreateLoadBalancer(ctx, &elb.CreateLoadBalancerInput{
-			LoadBalancerName: &name, Subnets: []string{"subnet-public2"}, SecurityGroups: []string{*group}, Listeners: listeners, Tags: tags,
-		}))
+		hostname := w.inTreeCLB(s)
 		w.cloud.ResetCalls()
 		status := w.ensure(s)
 		for call := range w.cloud.Counts() {
@@ -179,8 +186,8 @@ func TestCLBOfTheInTreeProviderIsAdopted(t *testing.T) {
 				t.Errorf("%s when it should be kept", call)
 			}
 		}
-		if status.Ingress[0].Hostname != *made.DNSName {
-			t.Errorf("%v is not %s", status, *made.DNSName)
+		if status.Ingress[0].Hostname != hostname {
+			t.Errorf("%v is not %s", status, hostname)
 		}
 		w.delete(s)
 		if diff := cmp.Diff(before, w.cloud.String()); diff != "" {

@@ -9,25 +9,49 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	"golang.org/x/time/rate"
 )
 
+// attempts are made of a call that AWS throttles, each as late as the bucket
+// of its operation says by then.
+const attempts = 3
+
 // call makes one call to AWS, once its operation has a token for it.
 func call[In, Out, Opt any](ctx context.Context, p *Provider, do func(context.Context, *In, ...func(*Opt)) (*Out, error), in *In) (*Out, error) {
 	operation := operationOf(in)
-	if err := p.buckets.wait(ctx, operation); err != nil {
-		return nil, fmt.Errorf("%s: %w", operation, err)
+	for attempt := 1; ; attempt++ {
+		if err := p.buckets.wait(ctx, operation); err != nil {
+			return nil, fmt.Errorf("%s: %w", operation, err)
+		}
+		begun := time.Now()
+		out, err := do(ctx, in)
+		callSeconds.WithLabelValues(operation).Observe(time.Since(begun).Seconds())
+		callsMade.WithLabelValues(operation, resultOf(err)).Inc()
+		p.buckets.heed(operation, throttled(err), time.Now())
+		if err == nil {
+			return out, nil
+		}
+		if !throttled(err) || attempt == attempts || ctx.Err() != nil {
+			return nil, &callError{operation, err}
+		}
 	}
-	begun := time.Now()
-	out, err := do(ctx, in)
-	callSeconds.WithLabelValues(operation).Observe(time.Since(begun).Seconds())
-	if err != nil {
-		callsMade.WithLabelValues(operation, cmp.Or(codeOf(err), "none")).Inc()
-		return nil, &callError{operation, err}
+}
+
+// resultOf is what the metric says of a call: AWS's code, or none for an error
+// of another kind.
+func resultOf(err error) string {
+	if err == nil {
+		return ""
 	}
-	callsMade.WithLabelValues(operation, "").Inc()
-	return out, nil
+	return cmp.Or(codeOf(err), "none")
+}
+
+// throttled says that AWS did nothing, for the account calls too often.
+func throttled(err error) bool {
+	_, is := retry.DefaultThrottleErrorCodes[codeOf(err)]
+	return is
 }
 
 // operationOf is "elasticloadbalancingv2.CreateListener" for its input.
@@ -60,28 +84,64 @@ func codeOf(err error) string {
 	return ""
 }
 
-// buckets are the token buckets of the operations.
+// buckets are the token buckets of the operations. How often an account may
+// call is AWS's to say, and shared with whoever else works in it: a bucket
+// fills half as fast once AWS throttles its operation, and a little faster
+// again with each call that AWS takes.
 type buckets struct {
 	rate  rate.Limit
 	burst int
 
 	mu          sync.Mutex
-	byOperation map[string]*rate.Limiter
+	byOperation map[string]*bucket
 }
 
+type bucket struct {
+	*rate.Limiter
+	// slowed is when it was slowed down last: calls that are throttled at the
+	// same time say it once.
+	slowed time.Time
+}
+
+// slowest is how often an operation is called at least, each second.
+const slowest rate.Limit = 0.5
+
 func newBuckets(perSecond float64, burst int) *buckets {
-	return &buckets{rate: rate.Limit(perSecond), burst: burst, byOperation: map[string]*rate.Limiter{}}
+	return &buckets{rate: rate.Limit(perSecond), burst: burst, byOperation: map[string]*bucket{}}
 }
 
 func (b *buckets) wait(ctx context.Context, operation string) error {
+	return b.of(operation).Wait(ctx)
+}
+
+func (b *buckets) of(operation string) *bucket {
 	b.mu.Lock()
-	bucket := b.byOperation[operation]
-	if bucket == nil {
-		bucket = rate.NewLimiter(b.rate, b.burst)
-		b.byOperation[operation] = bucket
+	defer b.mu.Unlock()
+	one := b.byOperation[operation]
+	if one == nil {
+		one = &bucket{Limiter: rate.NewLimiter(b.rate, b.burst)}
+		b.byOperation[operation] = one
 	}
-	b.mu.Unlock()
-	return bucket.Wait(ctx)
+	return one
+}
+
+// heed has the bucket of an operation fill as AWS's answer says.
+func (b *buckets) heed(operation string, throttled bool, now time.Time) {
+	one := b.of(operation)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit := one.Limit()
+	switch {
+	case throttled && now.Sub(one.slowed) >= time.Second:
+		one.slowed = now
+		one.SetBurstAt(now, 1)
+		one.SetLimitAt(now, max(limit/2, min(slowest, b.rate)))
+	case !throttled && limit < b.rate:
+		if limit = min(limit+b.rate/50, b.rate); limit == b.rate {
+			one.SetBurstAt(now, b.burst)
+		}
+		one.SetLimitAt(now, limit)
+	}
 }
 
 // collect reads all pages of a list.

@@ -132,8 +132,10 @@ func (p *Provider) recall(ctx context.Context, e *entry) (held *holding, sure bo
 	held, err = p.observe(ctx, e.identity, after)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
+	if err != nil && !throttled(err) {
 		e.touched = time.Now() // what was read may be out of date, and the cause
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	e.unsure = now.Before(soon)

@@ -104,19 +104,38 @@ const tagChunk = 20
 func (p *Provider) networkTags(ctx context.Context, arns []string) (map[string]map[string]string, error) {
 	all := map[string]map[string]string{}
 	for some := range slices.Chunk(arns, tagChunk) {
-		out, err := call(ctx, p, p.ELBV2.DescribeTags, &elbv2.DescribeTagsInput{ResourceArns: some})
-		if err != nil {
+		if err := p.addTags(ctx, all, some); err != nil {
 			return nil, err
-		}
-		for _, description := range out.TagDescriptions {
-			tags := map[string]string{}
-			for _, tag := range description.Tags {
-				tags[awssdk.ToString(tag.Key)] = awssdk.ToString(tag.Value)
-			}
-			all[awssdk.ToString(description.ResourceArn)] = withoutReserved(tags)
 		}
 	}
 	return all, nil
+}
+
+// addTags adds the tags of some pieces. AWS tells of none when one of them is
+// gone meanwhile, which may be anybody's: then each half is asked about.
+func (p *Provider) addTags(ctx context.Context, all map[string]map[string]string, arns []string) error {
+	out, err := call(ctx, p, p.ELBV2.DescribeTags, &elbv2.DescribeTagsInput{ResourceArns: arns})
+	switch code := codeOf(err); {
+	case code == "LoadBalancerNotFound" || code == "TargetGroupNotFound" || code == "ListenerNotFound":
+		if len(arns) == 1 {
+			return nil
+		}
+		half := len(arns) / 2
+		if err := p.addTags(ctx, all, arns[:half]); err != nil {
+			return err
+		}
+		return p.addTags(ctx, all, arns[half:])
+	case err != nil:
+		return err
+	}
+	for _, description := range out.TagDescriptions {
+		tags := map[string]string{}
+		for _, tag := range description.Tags {
+			tags[awssdk.ToString(tag.Key)] = awssdk.ToString(tag.Value)
+		}
+		all[awssdk.ToString(description.ResourceArn)] = withoutReserved(tags)
+	}
+	return nil
 }
 
 // withoutReserved leaves out the tags that AWS keeps to itself.

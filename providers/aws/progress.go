@@ -22,6 +22,9 @@ type leftover struct {
 	steps   []model.Step
 	held    *holding
 	since   time.Time
+	// partial says that it is about targets alone, and all else is as it was
+	// observed.
+	partial bool
 }
 
 const (
@@ -67,7 +70,7 @@ func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Servic
 	}
 	p.mu.Unlock()
 	if len(steps) == 0 {
-		p.finish(e, desired, held)
+		p.finish(e, desired, held, false)
 		return nil
 	}
 	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: since})
@@ -106,7 +109,8 @@ func (p *Provider) take(ctx context.Context, e *entry, service *corev1.Service, 
 		return p.stumble(e, plan, err)
 	}
 	p.leaveOut(service, a.refused)
-	p.finish(e, withoutTargets(plan.desired, a.refused), plan.held)
+	raw := plan.partial && plan.held.raw
+	p.finish(e, withoutTargets(plan.desired, a.refused), plan.held, raw)
 	return nil
 }
 
@@ -151,6 +155,11 @@ func waitFor(step model.Step, code string) (after time.Duration, wait bool) {
 func (p *Provider) stumble(e *entry, plan *leftover, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if throttled(err) {
+		// To observe all anew would be more of what there is too much of.
+		e.left = plan
+		return &unfinished{time.Second + rand.N(4*time.Second), err}
+	}
 	after, wait := waitFor(plan.steps[0], codeOf(err))
 	if !wait || time.Since(plan.since) > patience {
 		e.held, e.left = nil, nil
@@ -160,12 +169,13 @@ func (p *Provider) stumble(e *entry, plan *leftover, err error) error {
 	return &unfinished{after, err}
 }
 
-// finish remembers that all is as it should be.
-func (p *Provider) finish(e *entry, state model.State, held *holding) {
+// finish remembers that all is as it should be; raw says that what others set
+// is among it.
+func (p *Provider) finish(e *entry, state model.State, held *holding, raw bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	done := held.clone()
-	done.state, done.raw = state, false
+	done.state, done.raw = state, raw
 	e.held, e.left = done, nil
 	if e.check.IsZero() || time.Now().After(e.check) {
 		e.check = time.Now().Add(checkEvery/2 + rand.N(checkEvery))

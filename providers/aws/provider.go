@@ -77,10 +77,10 @@ type Provider struct {
 	slices   cache.SharedIndexInformer
 
 	buckets       *buckets
-	network       snapshot[model.Network]
-	prefixes      snapshot[[]netip.Prefix]
-	clusterGroups snapshot[[]ec2types.SecurityGroup]
-	inventory     snapshot[*inventory]
+	network       *snapshot[model.Network]
+	prefixes      *snapshot[[]netip.Prefix]
+	clusterGroups *snapshot[[]ec2types.SecurityGroup]
+	inventory     *snapshot[*inventory]
 	namedGroups   groupIDs
 	instances     instances
 	// groupless is held while rules change that NLBs without security groups
@@ -129,10 +129,10 @@ func New(options Options) (*Provider, error) {
 		started:     time.Now(),
 		entries:     map[types.NamespacedName]*entry{},
 	}
-	p.network.read = p.readNetwork
-	p.prefixes.read = p.readPrefixes
-	p.clusterGroups.read = p.readClusterGroups
-	p.inventory.read = p.readInventory
+	p.network = newSnapshot(p.readNetwork)
+	p.prefixes = newSnapshot(p.readPrefixes)
+	p.clusterGroups = newSnapshot(p.readClusterGroups)
+	p.inventory = newSnapshot(p.readInventory)
 	if err := client.IndexSlices(p.slices, byService); err != nil {
 		return nil, err
 	}
@@ -208,15 +208,18 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 }
 
 // keep keeps what a Service has that is refused now: its nodes come and go
-// also while its author looks for the mistake.
+// also while its author looks for the mistake. What it asked for before is not
+// known after a restart: then only targets change of what there is.
 func (p *Provider) keep(ctx context.Context, e *entry, service *corev1.Service, nodes []*corev1.Node, refusal *v1alpha1.Refusal) error {
 	p.mu.Lock()
 	accepted := e.accepted
 	p.mu.Unlock()
-	if accepted == nil {
-		return refusal
+	var err error
+	if accepted != nil {
+		err = p.reconcile(ctx, e, service, accepted, nodes)
+	} else {
+		err = p.retarget(ctx, e, service, nodes)
 	}
-	err := p.reconcile(ctx, e, service, accepted, nodes)
 	if _, refused := errors.AsType[*v1alpha1.Refusal](err); err != nil && !refused {
 		return retryOf(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -12,8 +13,11 @@ import (
 	"testing"
 	"time"
 
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	elbv2 "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
+	elbv2types "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -150,6 +154,42 @@ func TestObservedOnceAfterARestart(t *testing.T) {
 	})
 }
 
+// What others delete while it is looked at keeps nobody from looking.
+func TestObservedWhileOthersDelete(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		for i := range 12 { // more than one call has the tags of
+			theirs := fmt.Sprintf("k8s-theirs-%02d", i)
+			must[*elbv2.CreateTargetGroupOutput](t)(w.cloud.ELBV2().CreateTargetGroup(t.Context(), &elbv2.CreateTargetGroupInput{
+				Name: &theirs, Protocol: elbv2types.ProtocolEnumTcp, Port: awssdk.Int32(80), VpcId: awssdk.String("vpc-1"),
+			}))
+		}
+		time.Sleep(10 * time.Minute)
+		w.restart()
+		deleted := 0
+		w.cloud.Before(func(call awsfake.Call) error {
+			if call.String() != "elbv2.DescribeTags" || deleted > 3 {
+				return nil
+			}
+			for _, arn := range call.Input.(*elbv2.DescribeTagsInput).ResourceArns {
+				if strings.Contains(arn, "k8s-theirs") {
+					deleted++
+					_, err := w.cloud.ELBV2().DeleteTargetGroup(t.Context(), &elbv2.DeleteTargetGroupInput{TargetGroupArn: &arn})
+					return err
+				}
+			}
+			return nil
+		})
+		if _, err := w.sync(t.Context(), s); err != nil || deleted == 0 {
+			t.Fatalf("%d deleted meanwhile: %v", deleted, err)
+		}
+		if n := len(w.provider.held(w.provider.entryOf(s)).state.TargetGroups); n != 2 {
+			t.Errorf("%d target groups are seen", n)
+		}
+	})
+}
+
 // What others change is seen after some hours, and undone.
 func TestDriftIsUndone(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
@@ -227,6 +267,52 @@ func TestManyAtATime(t *testing.T) {
 	})
 }
 
+// An AWS that lets an account call as seldom as it does makes many Services
+// take long. It makes them take hardly longer than it must: what is throttled
+// goes on where it was, and is not looked at again.
+func TestManyWhileThrottled(t *testing.T) {
+	const many, perSecond, burst = 100, 3, 20
+	options := awsfake.Options{
+		Rates:  map[string]awsfake.Rate{"elbv2": {Burst: burst, PerSecond: perSecond}},
+		Limits: awsfake.Limits{NetworkLoadBalancers: 101, RulesPerSecurityGroup: 101},
+	}
+	bubble(t, 4, options, func(t *testing.T, w *world) {
+		w.options.CallsPerSecond, w.options.CallBurst = 0, 0 // as they are by default
+		w.restart()
+		w.warm()
+		w.cloud.ResetCalls()
+		start := time.Now()
+		var wg sync.WaitGroup
+		workers := make(chan struct{}, 16)
+		for i := range many {
+			s := other(fmt.Sprintf("web-%02d", i), "heraldlb.io/nlb", nil)
+			s.UID = types.UID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", i))
+			wg.Go(func() {
+				until(t, func() error {
+					workers <- struct{}{}
+					defer func() { <-workers }()
+					_, err := w.provider.EnsureLoadBalancer(t.Context(), "", s, w.nodes)
+					return err
+				})
+			})
+		}
+		wg.Wait()
+		counts := w.cloud.Counts()
+		for call := range counts {
+			if strings.Contains(call, "Describe") {
+				t.Errorf("%s: what was throttled was looked at again: %v", call, counts)
+			}
+		}
+		if n := sum(counts); n > 2*10*many {
+			t.Errorf("%d calls where %d do: %v", n, 10*many, counts)
+		}
+		must := time.Duration(7*many/perSecond) * time.Second
+		if took := time.Since(start); took > must+must/4 { // of the bubble's clock, which is the fake's
+			t.Errorf("%d Services took %s, where the rate allows %s", many, took, must)
+		}
+	})
+}
+
 // Instances that AWS does not know or not take keep nobody else out.
 func TestGhosts(t *testing.T) {
 	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
@@ -263,10 +349,52 @@ func TestGhosts(t *testing.T) {
 	}
 }
 
+// An instance that AWS did not take is tried again, and taken once it runs.
+func TestAGhostComesBack(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		const id = "i-00000000000000002"
+		w.cloud.SetInstanceState(id, ec2types.InstanceStateNameStopped)
+		s := service("heraldlb.io/nlb", nil)
+		w.ensure(s)
+		if missing := w.unregistered(); !slices.Equal(missing, []string{id}) {
+			t.Fatalf("%v are not registered", missing)
+		}
+		w.cloud.SetInstanceState(id, ec2types.InstanceStateNameRunning)
+		woken := make(chan struct{}, 100)
+		w.provider.wake = func(types.NamespacedName) { woken <- struct{}{} }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.provider.watch(ctx) }()
+		time.Sleep(ghostFirst + watchEvery) // long before it is looked for what others changed
+		cancel()
+		<-done
+		if len(woken) == 0 {
+			t.Error("nobody is told that its time is over")
+		}
+		w.ensure(s)
+		if missing := w.unregistered(); len(missing) > 0 {
+			t.Errorf("%v are not registered", missing)
+		}
+	})
+}
+
+// In which order security groups are named does not matter.
+func TestOrderOfGroups(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.ensure(service(class, annotate("extra-security-groups", "sg-extra,sg-mine")))
+			if n := sum(w.counted(func() { w.ensure(service(class, annotate("extra-security-groups", "sg-mine, sg-extra"))) })); n > 0 {
+				t.Errorf("%s: %d calls for another order: %s", class, n, w.calls())
+			}
+		})
+	}
+}
+
 // Each refusal comes before any call that changes something, names what is
 // wrong, and what serves stays.
 func TestBadInputTouchesNothing(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-v4", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.31.0/24"), Free: new(int)})
 		s := service("heraldlb.io/nlb", nil)
 		w.ensure(s)
 		w.ensure(other("theirs", "heraldlb.io/nlb", annotate("name", "theirs")))
@@ -283,6 +411,7 @@ func TestBadInputTouchesNothing(t *testing.T) {
 			{"too few addresses", annotate("eip-allocations", "eipalloc-1"), []string{"eip-allocations", "subnet-public1", "subnet-public2"}},
 			{"an address of no subnet", all(annotate("internal", "true"), annotate("private-ipv4-addresses", "10.9.9.9")), []string{"private-ipv4-addresses", "10.9.9.9"}},
 			{"a name that is taken", annotate("name", "theirs"), []string{"name", "theirs"}},
+			{"a subnet without IPv6", all(annotate("subnets", "subnet-v4"), annotate("ip-address-type", "dualstack")), []string{"ip-address-type", "subnet-v4", "subnets"}},
 			{"a bad scheme", annotate("scheme", "public"), []string{"scheme", "internet-facing"}},
 		} {
 			edited := service("heraldlb.io/nlb", c.edit)
@@ -304,22 +433,124 @@ func TestBadInputTouchesNothing(t *testing.T) {
 	})
 }
 
-// Nodes come and go also while the author of a Service looks for a mistake.
-func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
-	bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
-		w.ensure(service("heraldlb.io/nlb", nil))
-		w.addNode(2)
-		for _, wrong := range []func(*corev1.Service){annotate("scheme", "public"), annotate("subnets", "nowhere")} {
-			_, err := w.sync(t.Context(), service("heraldlb.io/nlb", wrong))
-			if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
-				t.Errorf("%v is no refusal", err)
-			}
-			if n := strings.Count(w.cloud.String(), "\ntarget k8s"); n != 2*len(w.nodes) {
-				t.Errorf("%d targets of %d nodes", n, len(w.nodes))
-			}
-			w.addNode(3)
+// Who prefers two families has the one that the subnets have, and is told; who
+// needs IPv6 is refused.
+func TestSubnetsWithoutIPv6(t *testing.T) {
+	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.cloud.AddSubnet(awsfake.Subnet{ID: "subnet-v4", VPC: "vpc-1", Zone: "eu-west-1a", Public: true, CIDR: netip.MustParsePrefix("10.0.31.0/24")})
+		families := func(policy corev1.IPFamilyPolicy) func(*corev1.Service) {
+			return all(annotate("subnets", "subnet-v4"), func(s *corev1.Service) {
+				s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}, &policy
+			})
+		}
+		s := service("heraldlb.io/nlb", families(corev1.IPFamilyPolicyPreferDualStack))
+		w.ensure(s)
+		if _, _, message := w.provider.Explain(s); !strings.Contains(message, "spec.ipFamilies has IPv6, which the subnet subnet-v4 does not have") {
+			t.Error(message)
+		}
+		if n := sum(w.counted(func() { w.ensure(s) })); n > 0 {
+			t.Errorf("%d calls when nothing changed", n)
+		}
+		_, err := w.sync(t.Context(), service("heraldlb.io/nlb", families(corev1.IPFamilyPolicyRequireDualStack)))
+		if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); !ok || refusal.Reason != v1alpha1.WrongFamily {
+			t.Errorf("who needs IPv6: %v", err)
 		}
 	})
+}
+
+// Nodes come and go also while the author of a Service looks for a mistake,
+// and after a restart meanwhile. All else stays, also what others set.
+func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		for _, restart := range []bool{false, true} {
+			bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+				asked := much
+				if class == "heraldlb.io/nlb" {
+					asked = all(much, annotate("attributes", "dns_record.client_routing_policy=availability_zone_affinity"))
+				}
+				w.ensure(service(class, all(asked, annotate("target-node-labels", "zone"))))
+				time.Sleep(10 * time.Minute)
+				rest := func() string {
+					return strings.Join(slices.DeleteFunc(strings.Split(w.cloud.String(), "\n"), func(line string) bool {
+						return strings.HasPrefix(line, "target k8s") || strings.HasPrefix(line, "instance ")
+					}), "\n")
+				}
+				before := rest()
+				w.addNode(2)
+				if restart {
+					w.restart()
+				}
+				for i, wrong := range []func(*corev1.Service){annotate("internal", "0.0.0.0/0"), annotate("subnets", "nowhere"), annotate("internal", "0.0.0.0/0")} {
+					s := service(class, all(wrong, annotate("target-node-labels", "zone")))
+					_, err := w.sync(t.Context(), s)
+					if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
+						t.Errorf("%s, restart %t: %v is no refusal", class, restart, err)
+					}
+					if wrong := w.unregistered(); len(wrong) > 0 {
+						t.Errorf("%s, restart %t, %d: %v is wrong in\n%s", class, restart, i, wrong, w.cloud)
+					}
+					if diff := cmp.Diff(before, rest()); diff != "" {
+						t.Errorf("%s, restart %t, %d: -before +after\n%s", class, restart, i, diff)
+					}
+					if n := sum(w.counted(func() { _, _ = w.sync(t.Context(), s) })); n > 0 {
+						t.Errorf("%s, restart %t, %d: %d calls for a mistake that stays: %s", class, restart, i, n, w.calls())
+					}
+					w.addNode(i + 3)
+					w.nodes = w.nodes[1:]
+				}
+				labels := service(class, annotate("target-node-labels", "=no"))
+				_, _ = w.sync(t.Context(), labels) // whom to send to is not known
+				w.ensure(service(class, asked))
+				w.delete(service(class, asked))
+			})
+		}
+	}
+}
+
+// Nodes come and go also while AWS refuses something else for good.
+func TestWhatAWSRefusesKeepsNoNodeOut(t *testing.T) {
+	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {
+		bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+			w.ensure(service(class, nil))
+			w.addNode(2)
+			many := service(class, func(s *corev1.Service) {
+				for i := range 40 { // a rule for each port, and one for ICMP
+					s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, fmt.Sprintf("10.%d.0.0/16", i))
+				}
+			})
+			for range 2 {
+				if _, err := w.sync(t.Context(), many); codeOf(err) != "RulesPerSecurityGroupLimitExceeded" {
+					t.Errorf("%s: %v", class, err)
+				}
+				if missing := w.unregistered(); len(missing) > 0 {
+					t.Errorf("%s: %v are not registered:\n%s", class, missing, w.cloud)
+				}
+				w.addNode(3)
+			}
+		})
+	}
+}
+
+// unregistered are the instances of nodes that are targets of nothing, and
+// those that are and have no node.
+func (w *world) unregistered() []string {
+	wrong := map[string]bool{}
+	for _, node := range w.nodes {
+		id, _ := instanceOf(node)
+		wrong[id] = true
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(w.cloud.String()) {
+		words := strings.Fields(line)
+		if (words[0] == "target" || words[0] == "instance") && !strings.Contains(line, "draining") {
+			id, _, _ := strings.Cut(words[2], ":")
+			if _, node := wrong[id]; !seen[id] {
+				seen[id], wrong[id] = true, !node
+			}
+		}
+	}
+	maps.DeleteFunc(wrong, func(_ string, wrong bool) bool { return !wrong })
+	return slices.Sorted(maps.Keys(wrong))
 }
 
 // A subnet goes for another one of its zone, in place as long as the load

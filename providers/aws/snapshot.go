@@ -23,27 +23,47 @@ const snapshotAge = 10 * time.Minute
 type snapshot[T any] struct {
 	read func(ctx context.Context) (T, error)
 
+	// reading is held while it is read, which takes a while: a channel, so that
+	// who waits for it can give up.
+	reading chan struct{}
+
 	mu    sync.Mutex
 	value T
 	taken time.Time
 }
 
+func newSnapshot[T any](read func(ctx context.Context) (T, error)) *snapshot[T] {
+	return &snapshot[T]{read: read, reading: make(chan struct{}, 1)}
+}
+
 // get returns what was read after a time, reading it now if need be. Who comes
 // meanwhile waits for that reading.
 func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken.After(after) {
-		return s.value, nil
+	var none T
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	if s.since(after) {
+		return s.latest(), nil
 	}
 	begun := time.Now()
 	value, err := s.read(ctx)
 	if err != nil {
-		var none T
 		return none, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.value, s.taken = value, begun
 	return value, nil
+}
+
+func (s *snapshot[T]) latest() T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
 }
 
 // since says whether what is known was read after a time.
@@ -52,6 +72,9 @@ func (s *snapshot[T]) since(after time.Time) bool {
 	defer s.mu.Unlock()
 	return s.taken.After(after)
 }
+
+// roomNeeded is how many addresses ELB wants free in a subnet.
+const roomNeeded = 8
 
 // readNetwork reads the subnets of the VPC.
 func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
@@ -88,7 +111,9 @@ func (p *Provider) readNetwork(ctx context.Context) (model.Network, error) {
 	network := model.Network{}
 	for i := range subnets {
 		subnet := p.subnet(&subnets[i])
-		subnet.Local = !usual[subnet.Zone]
+		// On an Outpost and with IPv6 alone there are no such load balancers either.
+		subnet.Local = !usual[subnet.Zone] || subnets[i].OutpostArn != nil || awssdk.ToBool(subnets[i].Ipv6Native)
+		subnet.Full = subnets[i].AvailableIpAddressCount != nil && *subnets[i].AvailableIpAddressCount < roomNeeded
 		subnet.Public = public(subnet.ID)
 		network.Subnets = append(network.Subnets, subnet)
 	}
@@ -101,6 +126,10 @@ func (p *Provider) subnet(in *ec2types.Subnet) model.Subnet {
 		subnet.Prefixes = append(subnet.Prefixes, prefix)
 	}
 	for _, association := range in.Ipv6CidrBlockAssociationSet {
+		state := association.Ipv6CidrBlockState
+		if state != nil && state.State != ec2types.SubnetCidrBlockStateCodeAssociated {
+			continue
+		}
 		if prefix, err := netip.ParsePrefix(awssdk.ToString(association.Ipv6CidrBlock)); err == nil {
 			subnet.Prefixes = append(subnet.Prefixes, prefix)
 		}

@@ -35,6 +35,7 @@ func (w *world) setEndpoints(family discoveryv1.AddressType, pods ...pod) {
 			_ = store.Delete(object)
 		}
 	}
+	w.slices = slices.DeleteFunc(w.slices, func(slice *discoveryv1.EndpointSlice) bool { return slice.AddressType == family })
 	for i, pod := range pods {
 		var ports []discoveryv1.EndpointPort
 		for name, number := range map[string]int32{"http": 8080, "https": 8443} {
@@ -49,6 +50,7 @@ func (w *world) setEndpoints(family discoveryv1.AddressType, pods ...pod) {
 		if err := store.Add(slice); err != nil {
 			w.t.Fatal(err)
 		}
+		w.slices = append(w.slices, slice)
 	}
 }
 
@@ -98,6 +100,17 @@ func TestPodsAreTargets(t *testing.T) {
 		if n := sum(w.counted(func() { w.ensure(s) })); n != 0 {
 			t.Errorf("%d calls when nothing changed", n)
 		}
+		w.restart()
+		w.setEndpoints(discoveryv1.AddressTypeIPv4, pod{"10.0.11.8", true, true}, pod{"192.168.7.8", true, true})
+		refused := s.DeepCopy()
+		annotate("scheme", "public")(refused)
+		if _, err := w.sync(t.Context(), refused); err == nil {
+			t.Error("a bad scheme is not refused")
+		}
+		if got := strings.Join(w.targets(), " "); got != "10.0.11.8:8080 10.0.11.8:8443 192.168.7.8:8080 192.168.7.8:8443" {
+			t.Errorf("of a refused Service after a restart: %s", got)
+		}
+		w.setEndpoints(discoveryv1.AddressTypeIPv6, pod{"2001:db8:0:11::9", true, true})
 		w.ensure(service("heraldlb.io/nlb", func(edited *corev1.Service) {
 			*edited = *s.DeepCopy()
 			edited.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
@@ -275,6 +288,47 @@ func TestBuckets(t *testing.T) {
 		start = time.Now()
 		if err := b.wait(t.Context(), "b"); err != nil || time.Since(start) > 0 {
 			t.Errorf("another operation waited %s, %v", time.Since(start), err)
+		}
+	})
+}
+
+// An operation that AWS throttles is called less often, and as often as before
+// once AWS takes its calls.
+func TestBucketsHeedThrottling(t *testing.T) {
+	bubble(t, 1, awsfake.Options{}, func(t *testing.T, _ *world) {
+		b := newBuckets(8, 40)
+		for range 10 { // at once: the workers
+			b.heed("a", true, time.Now())
+		}
+		took := func(operation string, n int) time.Duration {
+			start := time.Now()
+			for range n {
+				if err := b.wait(t.Context(), operation); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(start)
+		}
+		if got := took("a", 5); got != time.Second {
+			t.Errorf("5 calls of what is throttled took %s, want 1 at once and 4 in a second", got)
+		}
+		if got := took("b", 40); got != 0 {
+			t.Errorf("another operation waited %s", got)
+		}
+		for range 10 {
+			time.Sleep(time.Second)
+			b.heed("a", true, time.Now())
+		}
+		took("a", 1)
+		if got := took("a", 1); got != 2*time.Second {
+			t.Errorf("at its slowest a call waits %s, want 2s", got)
+		}
+		for range 50 {
+			b.heed("a", false, time.Now())
+		}
+		time.Sleep(10 * time.Second)
+		if got := took("a", 41); got != time.Second/8 {
+			t.Errorf("41 calls once AWS takes them took %s, want 40 at once and 1 after 125ms", got)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -33,6 +34,7 @@ type world struct {
 	events   *record.FakeRecorder
 	nodes    []*corev1.Node
 	services map[types.NamespacedName]*corev1.Service
+	slices   []*discoveryv1.EndpointSlice
 	// kill ends the attempt that is under way.
 	kill context.CancelFunc
 }
@@ -99,6 +101,11 @@ func (w *world) restart() {
 	}
 	for _, node := range w.nodes {
 		w.storeNode(node)
+	}
+	for _, slice := range w.slices {
+		if err := w.provider.slices.GetStore().Update(slice); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 

@@ -35,10 +35,17 @@ type Input struct {
 	Observed State
 }
 
+// maxTags is how many tags AWS takes on a piece.
+const maxTags = 50
+
 // Build says what there should be; notes are sentences for the Service's
 // author.
 func Build(in *Input) (desired State, notes []string, refusal *v1alpha1.Refusal) {
 	b := &builder{Input: *in, tags: merged(in.Tags, in.Settings.Tags, in.Identity.Tags())}
+	if len(b.tags) > maxTags {
+		return State{}, nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%sadditional-resource-tags and aws.tags of the cloud config make %d tags with those of Herald: AWS takes %d",
+			settings.Prefix, len(b.tags), maxTags)
+	}
 	if in.Settings.Kind == settings.Classic {
 		desired, refusal = b.buildClassic()
 	} else {
@@ -87,6 +94,9 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 	if refusal != nil {
 		return State{}, refusal
 	}
+	if refusal := b.settleFamilies(subnets); refusal != nil {
+		return State{}, refusal
+	}
 	mappings, refusal := mapAddresses(subnets, &b.Settings, has)
 	if refusal != nil {
 		return State{}, refusal
@@ -107,6 +117,28 @@ func (b *builder) buildNetwork() (State, *v1alpha1.Refusal) {
 	}
 	slices.SortFunc(state.TargetGroups, func(a, b TargetGroup) int { return strings.Compare(a.Name, b.Name) })
 	return state, nil
+}
+
+// settleFamilies has an NLB without IPv6 where a subnet has none: AWS makes it
+// dualstack only in subnets that all have both.
+func (b *builder) settleFamilies(subnets []Subnet) *v1alpha1.Refusal {
+	if !b.Settings.DualStack {
+		return nil
+	}
+	for _, subnet := range subnets {
+		// One that is not known the load balancer is in already.
+		if len(subnet.Prefixes) == 0 || slices.ContainsFunc(subnet.Prefixes, func(prefix netip.Prefix) bool { return prefix.Addr().Is6() }) {
+			continue
+		}
+		if b.Settings.NeedsIPv6 {
+			return v1alpha1.Refuse(v1alpha1.WrongFamily, "spec.ipFamilies or %sip-address-type needs IPv6, and the subnet %s has no prefix of it: give it one, or name other subnets in %ssubnets",
+				settings.Prefix, subnet.ID, settings.Prefix)
+		}
+		b.notes = append(b.notes, fmt.Sprintf("spec.ipFamilies has IPv6, which the subnet %s does not have: the Network Load Balancer serves IPv4.", subnet.ID))
+		b.Settings.DualStack = false
+		return nil
+	}
+	return nil
 }
 
 func (b *builder) nlbName() string { return cmp.Or(b.Settings.Name, b.Identity.LoadBalancerName()) }
@@ -371,18 +403,60 @@ func (b *builder) targetGroup(port settings.Port) TargetGroup {
 	}
 	group.Attributes = merged(dedicated, s.TargetGroupAttributes)
 	if s.TargetIPs {
-		group.Port = port.Port
-		for _, endpoint := range b.Endpoints[port.Port] {
-			group.Targets = append(group.Targets, Target{ID: endpoint.Addr().String(), Port: int32(endpoint.Port()), Zone: b.zoneOf(endpoint.Addr())})
-		}
+		group.Port, group.Targets = port.Port, b.endpoints(port.Port)
 	} else {
-		for _, id := range b.Instances {
-			group.Targets = append(group.Targets, Target{ID: id, Port: port.NodePort})
-		}
+		group.Targets = b.instances(port.NodePort)
 	}
 	slices.SortFunc(group.Targets, compareTargets)
 	group.Targets = slices.Compact(group.Targets)
 	return group
+}
+
+// Retarget gives a target group of an NLB the targets of today: the instances
+// at the ports that it has, or the endpoints of the port of its listener. One
+// that has neither stays as it is.
+func Retarget(in *Input, group *TargetGroup, nlb *NLB) {
+	b := &builder{Input: *in}
+	var targets []Target
+	if !group.IPs {
+		ports := map[int32]bool{}
+		for _, target := range group.Targets {
+			ports[target.Port] = true
+		}
+		if len(ports) == 0 {
+			ports[group.Port] = true
+		}
+		for port := range ports {
+			targets = append(targets, b.instances(port)...)
+		}
+	} else {
+		i := -1
+		if nlb != nil {
+			i = slices.IndexFunc(nlb.Listeners, func(listener Listener) bool { return listener.TargetGroup == group.Name })
+		}
+		if i < 0 {
+			return
+		}
+		targets = b.endpoints(nlb.Listeners[i].Port)
+	}
+	slices.SortFunc(targets, compareTargets)
+	group.Targets = slices.Compact(targets)
+}
+
+func (b *builder) instances(port int32) []Target {
+	var targets []Target
+	for _, id := range b.Instances {
+		targets = append(targets, Target{ID: id, Port: port})
+	}
+	return targets
+}
+
+func (b *builder) endpoints(port int32) []Target {
+	var targets []Target
+	for _, endpoint := range b.Endpoints[port] {
+		targets = append(targets, Target{ID: endpoint.Addr().String(), Port: int32(endpoint.Port()), Zone: b.zoneOf(endpoint.Addr())})
+	}
+	return targets
 }
 
 // targetGroupName is that of the target group that the listener sends to

@@ -26,8 +26,10 @@ type Subnet struct {
 	Prefixes []netip.Prefix
 	// Public says that it has a route to an internet gateway.
 	Public bool
-	// Local says that it is in a local or wavelength zone.
+	// Local says that it is in a local or wavelength zone, or on an Outpost.
 	Local bool
+	// Full says that it has no room for another load balancer.
+	Full bool
 	// Ours and Others say that it has the tag of this cluster, or of others.
 	Ours, Others bool
 	// RolePublic and RoleInternal say that it has these tags.
@@ -59,7 +61,7 @@ func chooseSubnets(in *Input, has []string) (chosen []Subnet, refusal *v1alpha1.
 		if s.Internal {
 			kind = "subnet"
 		}
-		return nil, v1alpha1.Refuse(v1alpha1.SubnetsNotFound, "the VPC has no %s for the load balancer among its %d: tag one, or name it in %s", kind, len(network.Subnets), annotation)
+		return nil, v1alpha1.Refuse(v1alpha1.SubnetsNotFound, "the VPC has no %s with room for the load balancer among its %d: tag one, or name it in %s", kind, len(network.Subnets), annotation)
 	}
 	zones := map[string]string{}
 	for _, subnet := range chosen {
@@ -191,7 +193,7 @@ func discover(network *Network, internal bool) []Subnet {
 	}
 	byZone := map[string]Subnet{}
 	for _, subnet := range network.Subnets {
-		if subnet.Local || subnet.Others && !subnet.Ours || !internal && !subnet.Public {
+		if subnet.Local || subnet.Full || subnet.Others && !subnet.Ours || !internal && !subnet.Public {
 			continue
 		}
 		other, taken := byZone[subnet.Zone]

@@ -1,8 +1,11 @@
 package model
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/heraldlb/herald/providers/aws/settings"
 )
 
 // Of the subnets that the cloud config lists, each zone has one: the one that
@@ -55,6 +58,54 @@ func TestSubnetsOfTheCloudConfig(t *testing.T) {
 			if strings.Join(got, " ") != want {
 				t.Errorf("%s, internal %t: %v, want %s", c.name, internal, got, want)
 			}
+		}
+	}
+}
+
+// What is found by itself is of each zone the subnet of the role, before that
+// of the cluster, before the lowest ID, of those where AWS can put a load
+// balancer.
+func TestSubnetsAreFound(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		subnets          []Subnet
+		public, internal string
+	}{
+		{"the lowest", []Subnet{{ID: "2", Public: true}, {ID: "1", Public: true}, {ID: "3"}}, "1", "1"},
+		{"the cluster's", []Subnet{{ID: "1", Public: true}, {ID: "2", Public: true, Ours: true}, {ID: "3", Ours: true}}, "2", "2"},
+		{"of the role", []Subnet{{ID: "1", Public: true, Ours: true}, {ID: "2", Public: true, RolePublic: true}, {ID: "3", RoleInternal: true}}, "2", "3"},
+		{"of another cluster as well", []Subnet{{ID: "1", Public: true, Others: true}, {ID: "2", Public: true, Ours: true, Others: true}}, "2", "2"},
+		{"nobody else's", []Subnet{{ID: "1", Public: true, Others: true}}, "", ""},
+		{"not in a local zone", []Subnet{{ID: "1", Public: true, Local: true, RolePublic: true, RoleInternal: true}, {ID: "2", Public: true}}, "2", "2"},
+		{"with room", []Subnet{{ID: "1", Public: true, Full: true, RolePublic: true, RoleInternal: true}, {ID: "2", Public: true}}, "2", "2"},
+		{"one of each zone", []Subnet{{ID: "1", Zone: "a"}, {ID: "2", Zone: "b", Public: true}, {ID: "3", Zone: "b"}}, "2", "1 2"},
+	} {
+		for internal, want := range map[bool]string{false: c.public, true: c.internal} {
+			var got []string
+			for _, subnet := range discover(&Network{Subnets: c.subnets}, internal) {
+				got = append(got, subnet.ID)
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s, internal %t: %v, want %s", c.name, internal, got, want)
+			}
+		}
+	}
+}
+
+// The tags of the cloud config, of the Service and of Herald together are no
+// more than AWS takes.
+func TestTagsAreCounted(t *testing.T) {
+	for n, refused := range map[int]bool{28: false, 29: true} {
+		in := &Input{Settings: settings.Settings{Kind: settings.Classic, Tags: map[string]string{}}, Tags: map[string]string{}}
+		for i := range 20 {
+			in.Tags[fmt.Sprint("config", i)] = ""
+		}
+		for i := range n {
+			in.Settings.Tags[fmt.Sprint("service", i)] = ""
+		}
+		_, _, refusal := Build(in)
+		if got := refusal != nil && strings.Contains(refusal.Message, "additional-resource-tags"); got != refused {
+			t.Errorf("%d tags of a Service beside 20: %v", n, refusal)
 		}
 	}
 }

@@ -19,6 +19,7 @@ const chunk = 100
 func Plan(desired, observed *State) []Step {
 	p := &planner{desired: desired, observed: observed}
 	p.replacing = replaceNLB(desired.NLB, observed.NLB)
+	p.join()
 	p.groupIn()
 	p.nodeRulesIn()
 	p.targetGroupsIn()
@@ -177,6 +178,33 @@ func (p *planner) nodeRulesOut() {
 	}
 }
 
+// join registers what is new with what is there, before all else: a step that
+// AWS refuses for good, such as one rule too many, keeps no new node out.
+func (p *planner) join() {
+	for i := range p.desired.TargetGroups {
+		desired := &p.desired.TargetGroups[i]
+		if observed := p.observed.TargetGroup(desired.Name); observed != nil {
+			p.register(desired, observed)
+		}
+	}
+	desired, observed := p.desired.CLB, p.observed.CLB
+	if desired != nil && observed != nil && replaceCLB(desired, observed) == "" {
+		p.registerInstances(desired, observed)
+	}
+}
+
+func (p *planner) register(desired, observed *TargetGroup) {
+	for targets := range slices.Chunk(without(desired.Targets, observed.Targets), chunk) {
+		p.add(Register{desired.Name, targets})
+	}
+}
+
+func (p *planner) registerInstances(desired, observed *CLB) {
+	for instances := range slices.Chunk(without(desired.Instances, observed.Instances), chunk) {
+		p.add(RegisterInstances{desired.Name, instances})
+	}
+}
+
 func (p *planner) targetGroupsIn() {
 	for i := range p.desired.TargetGroups {
 		desired := &p.desired.TargetGroups[i]
@@ -184,13 +212,11 @@ func (p *planner) targetGroupsIn() {
 		if observed == nil {
 			observed = &TargetGroup{Health: desired.Health, Tags: desired.Tags}
 			p.add(CreateTargetGroup{desired})
+			p.register(desired, observed)
 		}
 		p.tags(PieceTargetGroup, desired.Name, desired.Tags, observed.Tags)
 		if desired.Health != observed.Health {
 			p.add(SetHealth{desired.Name, desired.Protocol, desired.Health})
-		}
-		for targets := range slices.Chunk(without(desired.Targets, observed.Targets), chunk) {
-			p.add(Register{desired.Name, targets})
 		}
 		if set := changed(desired.Attributes, observed.Attributes, targetGroupDefaults(desired)); len(set) > 0 {
 			step := SetTargetGroupAttributes{desired.Name, set}

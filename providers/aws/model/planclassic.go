@@ -16,7 +16,8 @@ func (p *planner) classicIn() {
 		p.add(DeleteCLB{observed.Name, why})
 		observed = nil
 	}
-	if observed == nil {
+	made := observed == nil
+	if made {
 		p.add(CreateCLB{desired})
 		observed = &CLB{Subnets: desired.Subnets, Groups: desired.Groups, Listeners: fresh(desired.Listeners), Attributes: newClassicAttributes, Tags: desired.Tags}
 	}
@@ -44,8 +45,8 @@ func (p *planner) classicIn() {
 	for _, policy := range without(observed.Policies, desired.Policies) {
 		p.add(DeleteCLBPolicy{desired.Name, policy})
 	}
-	for instances := range slices.Chunk(without(desired.Instances, observed.Instances), chunk) {
-		p.add(RegisterInstances{desired.Name, instances})
+	if made {
+		p.registerInstances(desired, observed)
 	}
 }
 

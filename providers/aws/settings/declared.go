@@ -66,11 +66,11 @@ var Declared = []Declaration{
 	{"internal", both, oneOf("true", "false", ""), "false", "Whether only the VPC reaches it. Changing it replaces the load balancer."},
 	{"scheme", network, oneOf("internal", "internet-facing"), "internet-facing", "The same as internal, and counts before it."},
 	{"name", network, pattern("at most 32 letters, digits and hyphens, with no hyphen at an end and not starting with internal-", validName), "a and the Service's UID", "Name of the load balancer. Changing it replaces the load balancer."},
-	{"subnets", both, list("ID or Name tag of a subnet", filled), "aws.subnets of the cloud config, or found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first, of those that aws.subnets of the cloud config lists, if it does; what is there keeps its own."},
+	{"subnets", both, list("ID or Name tag of a subnet", filled), "aws.subnets of the cloud config, or found by role", "The subnets to be in, one of each zone. Without it: of each zone one that is public (or not, for an internal one), those with the tag kubernetes.io/role/elb (kubernetes.io/role/internal-elb) first, of those that aws.subnets of the cloud config lists, if it does; what is there keeps its own. Not found by themselves are those of local zones and Outposts, and those with less than 8 free addresses."},
 	{"eip-allocations", network, list("ID of an Elastic IP allocation", prefixed("eipalloc-")), "addresses of AWS", "Elastic IPs, one for each subnet: in the order of the annotation subnets, or of the zones. What a zone has it keeps. Only for one that faces the internet."},
 	{"private-ipv4-addresses", network, list("IPv4 address", isIPv4), "addresses of AWS", "Private addresses, one in each subnet. Only for an internal one."},
 	{"ipv6-addresses", network, list("IPv6 address", isIPv6), "addresses of AWS", "IPv6 addresses, one in each subnet. Only with dualstack."},
-	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer."},
+	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer. Its subnets must all have IPv6 for dualstack; ipFamilies with PreferDualStack does without where they have not."},
 
 	{"security-groups", both, list("ID or Name tag of a security group", filled), "one of its own", "Security groups in place of the one that Herald makes. Their rules are yours; the first is let in to the nodes."},
 	{"extra-security-groups", both, list("ID or Name tag of a security group", filled), "none", "Security groups beside the one that Herald makes."},
@@ -103,7 +103,7 @@ var Declared = []Declaration{
 	{"healthcheck-protocol", network, oneOfFolded("tcp", "http", "https"), "http; tcp for IP targets", "Protocol of the health check."},
 	{"healthcheck-port", both, pattern("traffic-port, a port number, or the name of a port of the Service", word), "healthCheckNodePort, or kube-proxy's 10256", "Port of the health check. When protocol or path are given and the traffic policy is Cluster it is traffic-port."},
 	{"healthcheck-path", both, pattern("a path that starts with /", prefixed("/")), "/healthz", "Path of an HTTP health check."},
-	{"healthcheck-success-codes", network, pattern("HTTP status codes such as 200, 200-299 or 200,204", validCodes), "200-399", "Status codes that are healthy."},
+	{"healthcheck-success-codes", network, pattern("HTTP status codes from 200 to 599, such as 200, 200-299 or 200,204", validCodes), "200-399", "Status codes that are healthy."},
 	{"healthcheck-healthy-threshold", classic, number(2, 10), "2", "Checks to pass until a node is healthy."},
 	{"healthcheck-healthy-threshold", network, number(2, 10), "3; 2 for Local", "Checks to pass until a target is healthy."},
 	{"healthcheck-unhealthy-threshold", classic, number(2, 10), "6", "Checks to fail until a node is unhealthy."},
@@ -186,14 +186,70 @@ func list(what string, good func(string) bool) Values {
 }
 
 func attributes(known map[string]string) Values {
-	return Values{"key=value, separated by commas, of " + strings.Join(slices.Sorted(maps.Keys(known)), ", "), func(value string) bool {
+	var shown []string
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		shown = append(shown, key+valuesOf(key, known[key]))
+	}
+	return Values{"key=value, separated by commas, of " + strings.Join(shown, ", "), func(value string) bool {
 		for key, v := range pairs(value) {
-			if _, ok := known[key]; !ok || v == "" {
+			if _, ok := known[key]; !ok || v == "" || !goodAttribute(key, known[key], v) {
 				return false
 			}
 		}
 		return true
 	}}
+}
+
+// choices are the values of attributes that are neither switches nor numbers.
+var choices = map[string][]string{
+	"dns_record.client_routing_policy":  {"any_availability_zone", "availability_zone_affinity", "partial_availability_zone_affinity"},
+	"load_balancing.cross_zone.enabled": {"true", "false", "use_load_balancer_configuration"},
+	"stickiness.type":                   {"source_ip"},
+}
+
+// bounds are those of attributes that are numbers, and what they may be besides.
+var bounds = map[string]struct {
+	low, high int
+	or        string
+}{
+	"secondary_ips.auto_assigned.per_subnet":                                         {0, 7, ""},
+	"deregistration_delay.timeout_seconds":                                           {0, 3600, ""},
+	"tcp.idle_timeout.seconds":                                                       {60, 6000, ""},
+	"target_health_state.unhealthy.draining_interval_seconds":                        {0, 360000, ""},
+	"target_group_health.dns_failover.minimum_healthy_targets.count":                 {1, 1000, "off"},
+	"target_group_health.dns_failover.minimum_healthy_targets.percentage":            {1, 100, "off"},
+	"target_group_health.unhealthy_state_routing.minimum_healthy_targets.count":      {1, 1000, ""},
+	"target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage": {1, 100, "off"},
+}
+
+// valuesOf says what goodAttribute takes.
+func valuesOf(key, byDefault string) string {
+	options := slices.DeleteFunc([]string{"true", "false", "use_load_balancer_configuration"}, func(v string) bool { return !goodAttribute(key, byDefault, v) })
+	b, isNumber := bounds[key]
+	switch {
+	case isNumber && b.or != "":
+		return fmt.Sprintf(" (%d to %d, or %s)", b.low, b.high, b.or)
+	case isNumber:
+		return fmt.Sprintf(" (%d to %d)", b.low, b.high)
+	case choices[key] != nil && len(options) == 0:
+		options = choices[key]
+	case choices[key] == nil && len(options) > 2:
+		return ""
+	}
+	return " (" + strings.Join(options, " or ") + ")"
+}
+
+// goodAttribute says whether AWS takes a value of an attribute. The load
+// balancer's own cross-zone switch knows no configuration to defer to.
+func goodAttribute(key, byDefault, value string) bool {
+	if options, ok := choices[key]; ok {
+		return slices.Contains(options, value) && (value != "use_load_balancer_configuration" || byDefault == value)
+	}
+	if b, ok := bounds[key]; ok {
+		n, err := strconv.Atoi(value)
+		return value == b.or || err == nil && b.low <= n && n <= b.high
+	}
+	return !strings.HasSuffix(key, ".enabled") && !strings.HasSuffix(key, "_traffic") || value == "true" || value == "false"
 }
 
 func filled(value string) bool { return value != "" }
@@ -220,7 +276,8 @@ func isIPv6(value string) bool {
 
 var (
 	nameShape  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,30}[A-Za-z0-9])?$`)
-	codesShape = regexp.MustCompile(`^[1-5][0-9]{2}(-[1-5][0-9]{2})?(,[1-5][0-9]{2}(-[1-5][0-9]{2})?)*$`)
+	codesShape = regexp.MustCompile(`^[2-5][0-9]{2}(-[2-5][0-9]{2})?(,[2-5][0-9]{2}(-[2-5][0-9]{2})?)*$`)
+	tagShape   = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
 )
 
 func validName(value string) bool {

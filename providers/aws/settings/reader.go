@@ -22,6 +22,16 @@ type reader struct {
 	ignored []string
 }
 
+// NodeLabels are those of the nodes to send to, also of a Service that is
+// refused for another reason; ok is false when nobody can tell.
+func NodeLabels(service *corev1.Service) (labels map[string]string, ok bool) {
+	value := strings.TrimSpace(service.Annotations[Prefix+"target-node-labels"])
+	if value == "" {
+		return nil, true
+	}
+	return pairs(value), validPairs(value)
+}
+
 // read checks each annotation by its declaration.
 func read(service *corev1.Service, kind Kind) (*reader, *v1alpha1.Refusal) {
 	r := &reader{service: service, values: map[string]string{}}

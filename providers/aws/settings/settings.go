@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -28,6 +29,8 @@ type Settings struct {
 	PrivateIPv4 []netip.Addr
 	IPv6        []netip.Addr
 	DualStack   bool
+	// NeedsIPv6 says that IPv4 alone will not do.
+	NeedsIPv6 bool
 	// TargetIPv6 says that the targets are reached by IPv6.
 	TargetIPv6 bool
 
@@ -251,6 +254,7 @@ func families(r *reader, s *Settings) *v1alpha1.Refusal {
 		s.DualStack = false
 	}
 	udp := slices.ContainsFunc(spec.Ports, func(port corev1.ServicePort) bool { return port.Protocol == corev1.ProtocolUDP })
+	s.NeedsIPv6 = must
 	switch {
 	case !s.DualStack || !udp:
 	case must:
@@ -358,6 +362,9 @@ func consistent(r *reader, s *Settings) *v1alpha1.Refusal {
 	if s.Affinity && tls {
 		return v1alpha1.Refuse(v1alpha1.InvalidRequest, "spec.sessionAffinity is ClientIP, which a Network Load Balancer does not have for ports that speak TLS (%sssl-ports): want None, or no TLS", Prefix)
 	}
+	if refusal := unfit(s, tls); refusal != nil {
+		return refusal
+	}
 	if s.ALPN != "None" && !tls {
 		r.ignore("%salpn-policy says nothing: no port speaks TLS (%sssl-cert).", Prefix, Prefix)
 	}
@@ -367,6 +374,26 @@ func consistent(r *reader, s *Settings) *v1alpha1.Refusal {
 	}
 	if len(s.Groups) > 0 && len(s.SourceRanges) > 0 {
 		r.ignore("spec.loadBalancerSourceRanges says nothing: the rules of %ssecurity-groups are yours.", Prefix)
+	}
+	return nil
+}
+
+// unfit refuses attributes of target groups that do not go with the protocols
+// of the ports.
+func unfit(s *Settings, tls bool) *v1alpha1.Refusal {
+	udp := slices.ContainsFunc(s.Ports, func(port Port) bool { return port.Target == UDP || port.Target == TCPUDP })
+	for _, c := range []struct {
+		key, value string
+		there      bool
+		of         string
+	}{
+		{"preserve_client_ip.enabled", "false", udp, "UDP, which always has it"},
+		{"target_health_state.unhealthy.connection_termination.enabled", "true", udp, "UDP, which has no connections"},
+		{"stickiness.enabled", "true", tls, "TLS, which does not have it"},
+	} {
+		if c.there && s.TargetGroupAttributes[c.key] == c.value {
+			return v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%starget-group-attributes has %s=%s, and a port of the Service has %s: remove it, or serve that port by a Service of its own", Prefix, c.key, c.value, c.of)
+		}
 	}
 	return nil
 }
@@ -419,6 +446,9 @@ func addressing(_ *reader, s *Settings) *v1alpha1.Refusal {
 }
 
 func logging(_ *reader, s *Settings) *v1alpha1.Refusal {
+	if s.Attributes["access_logs.s3.enabled"] == "true" && s.Attributes["access_logs.s3.bucket"] == "" && s.AccessLog.Bucket == "" {
+		return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%sattributes has access_logs.s3.enabled=true: want the name of the bucket in access_logs.s3.bucket", Prefix)
+	}
 	if s.AccessLog.Enabled && s.AccessLog.Bucket == "" {
 		return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%saccess-log-enabled is true: want the name of the bucket in %saccess-log-s3-bucket-name", Prefix, Prefix)
 	}
@@ -435,7 +465,9 @@ func tags(_ *reader, s *Settings) *v1alpha1.Refusal {
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Tags)) {
 		switch value := s.Tags[key]; {
-		case key == "" || len(key) > 128 || len(value) > 256:
+		case !tagShape.MatchString(key) || !tagShape.MatchString(value):
+			return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s has %q: want letters, digits, spaces and _.:/=+-@", name, key+"="+value)
+		case key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256:
 			return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s has %q: want a key of 1 to 128 and a value of at most 256 characters", name, key+"="+value)
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
 			return v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s has %q: keys that start with aws: are AWS's", name, key)

@@ -123,7 +123,7 @@ func TestParse(t *testing.T) {
 			func(s *Settings) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }},
 		{"source ranges of both families", texts{"ip-address-type": "dualstack"}, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Network},
 			func(s *Settings) {
-				s.DualStack = true
+				s.DualStack, s.NeedsIPv6 = true, true
 				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
 			}},
 		{"source ranges of a family that is not there", nil, func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.1.2.3/8", "2001:db8::1/32"} }, []Kind{Classic, Network},
@@ -135,14 +135,19 @@ func TestParse(t *testing.T) {
 		{"two families", nil, func(s *corev1.Service) {
 			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 		}, []Kind{Network}, func(s *Settings) { s.DualStack = true }},
-		{"IPv6 alone", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, []Kind{Network}, func(s *Settings) { s.DualStack, s.TargetIPv6 = true, true }},
-		{"two families by annotation", texts{"ip-address-type": "dualstack"}, nil, []Kind{Network}, func(s *Settings) { s.DualStack = true }},
+		{"IPv6 alone", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6, s.TargetIPv6 = true, true, true }},
+		{"two families by annotation", texts{"ip-address-type": "dualstack"}, nil, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6 = true, true }},
 		{"two protocols at one port", nil, func(s *corev1.Service) {
 			s.Spec.Ports[1].Port, s.Spec.Ports[1].NodePort, s.Spec.Ports[1].Protocol = 80, 30080, corev1.ProtocolUDP
 		}, []Kind{Network}, func(s *Settings) {
 			s.Ports = s.Ports[:1]
 			s.Ports[0].Listener, s.Ports[0].Target = TCPUDP, TCPUDP
 		}},
+		{"attributes", texts{"attributes": "dns_record.client_routing_policy=partial_availability_zone_affinity", "target-group-attributes": "target_group_health.dns_failover.minimum_healthy_targets.count=off,load_balancing.cross_zone.enabled=use_load_balancer_configuration,deregistration_delay.timeout_seconds=0"}, nil, []Kind{Network},
+			func(s *Settings) {
+				s.Attributes = texts{"dns_record.client_routing_policy": "partial_availability_zone_affinity"}
+				s.TargetGroupAttributes = texts{"target_group_health.dns_failover.minimum_healthy_targets.count": "off", "load_balancing.cross_zone.enabled": "use_load_balancer_configuration", "deregistration_delay.timeout_seconds": "0"}
+			}},
 		{"attributes of a listener", texts{"listener-attributes.TCP-443": "tcp.idle_timeout.seconds=60"}, nil, []Kind{Network},
 			func(s *Settings) {
 				s.ListenerAttributes = map[int32]map[string]string{443: {"tcp.idle_timeout.seconds": "60"}}
@@ -200,6 +205,16 @@ func TestParseRefuses(t *testing.T) {
 		{"no path", texts{"healthcheck-path": "ready"}, nil, Network, []string{"healthcheck-path", "/"}},
 		{"no codes", texts{"healthcheck-success-codes": "ok"}, nil, Network, []string{"healthcheck-success-codes"}},
 		{"an attribute of nobody", texts{"attributes": "a.b=c"}, nil, Network, []string{"attributes", "deletion_protection.enabled"}},
+		{"a switch that is neither on nor off", texts{"attributes": "deletion_protection.enabled=yes"}, nil, Network, []string{"attributes", "deletion_protection.enabled (true or false)"}},
+		{"UDP without the client's address", texts{"target-group-attributes": "preserve_client_ip.enabled=false"}, udp, Network, []string{"target-group-attributes", "preserve_client_ip.enabled", "UDP"}},
+		{"UDP that ends connections", texts{"target-group-attributes": "target_health_state.unhealthy.connection_termination.enabled=true"}, udp, Network, []string{"target-group-attributes", "UDP"}},
+		{"stickiness with TLS", texts{"target-group-attributes": "stickiness.enabled=true", "ssl-cert": "arn:a"}, nil, Network, []string{"target-group-attributes", "stickiness.enabled", "TLS"}},
+		{"logs to nowhere by an attribute", texts{"attributes": "access_logs.s3.enabled=true"}, nil, Network, []string{"attributes", "access_logs.s3.bucket"}},
+		{"a delay too long", texts{"target-group-attributes": "deregistration_delay.timeout_seconds=3601"}, nil, Network, []string{"target-group-attributes", "deregistration_delay.timeout_seconds (0 to 3600)"}},
+		{"an attribute deferred to itself", texts{"attributes": "load_balancing.cross_zone.enabled=use_load_balancer_configuration"}, nil, Network, []string{"attributes", "cross_zone"}},
+		{"idle for too short", texts{"listener-attributes.TCP-80": "tcp.idle_timeout.seconds=59"}, nil, Network, []string{"listener-attributes.TCP-80", "tcp.idle_timeout.seconds"}},
+		{"codes that are no answer", texts{"healthcheck-success-codes": "100-199"}, nil, Network, []string{"healthcheck-success-codes", "200 to 599"}},
+		{"a tag that AWS cannot write", texts{"additional-resource-tags": "team=web;shop"}, nil, Classic, []string{"additional-resource-tags", "team=web;shop"}},
 		{"attributes of no listener", texts{"listener-attributes.TCP-81": "tcp.idle_timeout.seconds=60"}, nil, Network, []string{"listener-attributes.TCP-81", "TCP-80 or TCP-443"}},
 		{"a tag of ours", texts{"additional-resource-tags": "kubernetes.io/service-name=x"}, nil, Network, []string{"additional-resource-tags", "kubernetes.io/service-name"}},
 		{"a tag of AWS", texts{"additional-resource-tags": "aws:x=y"}, nil, Classic, []string{"additional-resource-tags", "aws:"}},

@@ -1,0 +1,55 @@
+package aws
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/heraldlb/herald/providers/aws/model"
+	"github.com/heraldlb/herald/providers/aws/settings"
+)
+
+// retarget brings the targets of what a Service has to its nodes and endpoints
+// of today, and nothing else.
+func (p *Provider) retarget(ctx context.Context, e *entry, service *corev1.Service, nodes []*corev1.Node) error {
+	labels, known := settings.NodeLabels(service)
+	if p.underway(e) || !known {
+		return nil
+	}
+	held, _, err := p.recall(ctx, e)
+	if err != nil || held.state.NLB == nil && held.state.CLB == nil {
+		return err
+	}
+	instances, _, err := p.livingTargets(ctx, targetNodes(nodes, labels))
+	if err != nil {
+		return err
+	}
+	desired := held.state.Clone()
+	if desired.CLB != nil {
+		desired.CLB.Instances = instances
+	}
+	p.mu.Lock()
+	e.ips = slices.ContainsFunc(desired.TargetGroups, func(group model.TargetGroup) bool { return group.IPs })
+	ips := e.ips
+	p.mu.Unlock()
+	in := &model.Input{Instances: instances}
+	if ips {
+		if in.Network.Prefixes, err = p.prefixes.get(ctx, time.Time{}); err != nil {
+			return err
+		}
+	}
+	for i := range desired.TargetGroups {
+		group := &desired.TargetGroups[i]
+		if group.IPs {
+			in.Endpoints = p.endpoints(service, &settings.Settings{TargetIPv6: group.IPv6})
+		}
+		model.Retarget(in, group, held.state.NLB)
+	}
+	steps := slices.DeleteFunc(model.Plan(&desired, &held.state), needsFresh)
+	if len(steps) == 0 {
+		return nil
+	}
+	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: time.Now(), partial: true})
+}
