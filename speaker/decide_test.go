@@ -3,6 +3,7 @@ package speaker
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/internal/golden"
 	"github.com/heraldlb/herald/speaker/bfd"
+	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
 	"github.com/heraldlb/herald/speaker/l2"
 	"github.com/heraldlb/herald/speaker/link"
@@ -242,6 +244,18 @@ func (p *play) change(words []string) {
 		p.s.Gateways = append(p.s.Gateways, link.Gateway{Addr: netip.MustParseAddr(words[1]), Interface: "eth0"})
 	case "secret": // name, key, value
 		p.s.Secrets = map[string]map[string][]byte{words[1]: {words[2]: []byte(words[3])}}
+	case "session": // peer, state
+		p.s.BGP = maps.Clone(p.s.BGP)
+		if p.s.BGP == nil {
+			p.s.BGP = map[string]bgp.Status{}
+		}
+		status := bgp.Status{Peer: words[1], State: words[2], Since: p.s.Now, Without: p.s.BGP[words[1]].Without}
+		if status.State == established {
+			status.Without = time.Time{}
+		} else if status.Without.IsZero() {
+			status.Without = p.s.Now
+		}
+		p.s.BGP[words[1]] = status
 	case "unpeer":
 		p.s.BGPPeers = slices.DeleteFunc(p.s.BGPPeers, func(o *v1alpha1.BGPPeer) bool { return o.Name == words[1] })
 	case "nodes": // of an Advertisement

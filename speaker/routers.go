@@ -249,6 +249,38 @@ func (c *course) password(ref *v1alpha1.SecretKeyReference) (password bgp.Secret
 	return bgp.Secret(data[key]), "", ""
 }
 
+const (
+	// parting is how long a path is still watched after the end of a session with a router, which may not know of it yet.
+	parting = time.Second
+	// strict is how long there is no session until its path is watched all the same: a router may want BFD before it
+	// (draft-ietf-idr-bgp-bfd-strict-mode).
+	strict = 10 * time.Second
+)
+
+// toWatch says whether BFD is to watch the path to a router: while there is a session, or to get one. FRR 8.4 begins with BFD as
+// soon as it has a neighbor configured, and once more when there is a session; it takes the end of the first for a failure, if
+// it was up by then. So the session may come before BFD.
+func (c *course) toWatch(router string, path bfd.Path) bool {
+	status := c.BGP[router]
+	if status.State == established {
+		return true
+	}
+	if status.Without.IsZero() {
+		return false
+	}
+	_, watched := c.Before.RouterPaths[path]
+	until, from := status.Without.Add(parting), status.Without.Add(strict)
+	switch {
+	case watched && c.Now.Before(until):
+		c.again(until)
+		return true
+	case c.Now.Before(from):
+		c.again(from)
+		return false
+	}
+	return true
+}
+
 // watchRouter has the path to a router watched by BFD, if that is asked for and the router is known.
 func (c *course) watchRouter(r *Router, spec *v1alpha1.BFD) bfd.Path {
 	if spec == nil || spec.Enabled != nil && !*spec.Enabled {
@@ -263,7 +295,7 @@ func (c *course) watchRouter(r *Router, spec *v1alpha1.BFD) bfd.Path {
 	}
 	name, _ := c.onLink(router)
 	path := bfd.Path{Peer: router.WithZone(""), Local: ours.WithZone(""), Interface: name, MultiHop: name == ""}
-	if _, watched := c.RouterPaths[path]; watched {
+	if _, watched := c.RouterPaths[path]; watched || !c.toWatch(r.Name, path) {
 		return path
 	}
 	c.RouterPaths[path] = r.Name

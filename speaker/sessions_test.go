@@ -119,6 +119,13 @@ func TestReportedSessions(t *testing.T) {
 			v1alpha1.SpeakerBGPSession{Peer: "tor", State: "Idle", Reason: v1alpha1.SecretMissing, LastError: "there is no Secret"},
 		},
 		{
+			"no hold time", good, func() bgp.Status { s := upStatus; s.NoHoldTime = true; return s }(), bfd.Up, nil,
+			with(established, func(s *v1alpha1.SpeakerBGPSession) {
+				s.Reason = v1alpha1.NoHoldTime
+				s.LastError = "the router's hold time is 0: when it is gone, that is not noticed, and the session does not come back"
+			}),
+		},
+		{
 			"a family is missing", Router{Name: "tor", Lacks: bgp.IPv6, Peer: good.Peer},
 			bgp.Status{State: "Established", Since: epoch, Families: []bgp.Family{bgp.IPv4}, Advertised: map[bgp.Family]int{bgp.IPv4: 3}}, bfd.Down, nil,
 			v1alpha1.SpeakerBGPSession{

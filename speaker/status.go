@@ -331,8 +331,11 @@ func reportedSessions(s *Snapshot, d *Decision, before []v1alpha1.SpeakerBGPSess
 		}
 		if r.Reason == "" {
 			sessionOf(&session, r, s.BGP[r.Name])
-			if path := r.BFD; path != (bfd.Path{}) {
-				session.BFD = bfdWord(s.States[path])
+			if r.BFD != (bfd.Path{}) {
+				session.BFD = bfd.Down.String()
+				if status, watched := s.States[r.BFD]; watched {
+					session.BFD = bfdWord(status)
+				}
 			}
 		}
 		if j := slices.IndexFunc(before, func(b v1alpha1.SpeakerBGPSession) bool { return b.Peer == r.Name }); j >= 0 {
@@ -363,7 +366,10 @@ func sessionOf(session *v1alpha1.SpeakerBGPSession, r *Router, status bgp.Status
 	}
 	session.AdvertisedIPv4, session.AdvertisedIPv6 = int32(status.Advertised[bgp.IPv4]), int32(status.Advertised[bgp.IPv6])
 	session.Advertised = session.AdvertisedIPv4 + session.AdvertisedIPv6
-	if r.Lacks != "" {
+	switch {
+	case status.NoHoldTime:
+		session.Reason, session.LastError = v1alpha1.NoHoldTime, "the router's hold time is 0: when it is gone, that is not noticed, and the session does not come back"
+	case r.Lacks != "":
 		session.Reason, session.LastError = v1alpha1.FamilyNotAgreed, fmt.Sprintf("the router does not speak of %s", r.Lacks)
 	}
 }

@@ -11,7 +11,9 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface`
+// +kubebuilder:printcolumn:name="Gateway",type=string,JSONPath=`.spec.defaultGateway`,priority=1
 // +kubebuilder:printcolumn:name="Peer ASN",type=integer,JSONPath=`.spec.peerASN`
+// +kubebuilder:printcolumn:name="Peer Type",type=string,JSONPath=`.spec.peerType`,priority=1
 // +kubebuilder:printcolumn:name="Established",type=integer,JSONPath=`.status.established`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
@@ -133,7 +135,9 @@ type BGPPeerSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) < duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="keepaliveTime must be whole seconds such as 30s, from 1s"
 	KeepaliveTime *metav1.Duration `json:"keepaliveTime,omitempty"`
 
-	// ConnectRetryTime between attempts to connect, in whole seconds.
+	// ConnectRetryTime between attempts to connect, in whole seconds; by default
+	// 120s. In the first minute without a session it is 5s at most, and one that has
+	// ended is tried again within 2s unless it keeps ending.
 	//
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('65535s') && duration(self).getMilliseconds() % 1000 == 0",message="connectRetryTime must be whole seconds such as 10s, from 1s to 65535s"

@@ -134,6 +134,7 @@ const (
 	InvalidPeer        Reason = "InvalidPeer"
 	NoGateway          Reason = "NoGateway"
 	FamilyNotAgreed    Reason = "FamilyNotAgreed"
+	NoHoldTime         Reason = "NoHoldTime"
 	NoNode             Reason = "NoNode"
 	SessionEstablished Reason = "SessionEstablished"
 	SessionLost        Reason = "SessionLost"
@@ -248,6 +249,7 @@ var Reasons = []ReasonDoc{
 	{InvalidSelector, "BGPPeer", "The nodeSelector cannot be read; no node keeps a session until it can."},
 	{NoGateway, "BGPPeer", "The node has no default gateway of the family."},
 	{FamilyNotAgreed, "BGPPeer", "There is a session, and the router does not speak of a family that is asked for; its routes are not advertised there."},
+	{NoHoldTime, "BGPPeer", "There is a session, with a hold time of 0, which the router asks for: neither side notices when the other is gone. Give the router a hold time."},
 	{NoNode, "BGPPeer", "No node with a live speaker is selected."},
 	{SessionEstablished, "BGPPeer", "A node has a session with the router; told as an event."},
 	{SessionLost, "BGPPeer", "A node has no session with the router any more; told as an event, with the reason."},

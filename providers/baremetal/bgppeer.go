@@ -66,7 +66,7 @@ type peerVerdict struct {
 // first: what no session can work with comes before what one node lacks.
 var severity = []v1alpha1.Reason{
 	v1alpha1.InvalidSelector, v1alpha1.InvalidPeer, v1alpha1.SecretMissing, v1alpha1.SecretKeyMissing,
-	v1alpha1.NoGateway, v1alpha1.NotEstablished, v1alpha1.FamilyNotAgreed, v1alpha1.NoNode,
+	v1alpha1.NoGateway, v1alpha1.NotEstablished, v1alpha1.NoHoldTime, v1alpha1.FamilyNotAgreed, v1alpha1.NoNode,
 }
 
 // judgePeer sums up the sessions with a peer.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"k8s.io/klog/v2"
 )
 
@@ -64,7 +65,8 @@ type Peer struct {
 	HoldTime time.Duration
 	// KeepaliveTime is in whole seconds; a third of HoldTime when zero.
 	KeepaliveTime time.Duration
-	// ConnectRetryTime is in whole seconds; GoBGP's 120 s when zero. GoBGP never waits less than 2 s.
+	// ConnectRetryTime is in whole seconds; 120 s when zero. GoBGP never waits less than 2 s. In the first minute with a peer,
+	// or after its session has ended, it is 5 s at most.
 	ConnectRetryTime time.Duration
 	// Passive waits for the router to connect, on port 179.
 	Passive bool
@@ -127,8 +129,13 @@ type Status struct {
 	State string
 	// Since when it is in this State.
 	Since time.Time
+	// Without is since when there is no session; zero when Established.
+	Without time.Time
 	// LastError is why the session is not, in words; empty when it is Established.
 	LastError string
+	// NoHoldTime says that the router has asked for a hold time of 0 (RFC 4271, section 4.4): there are no keepalives, and
+	// neither side notices when the other is gone.
+	NoHoldTime bool
 	// Families that both sides speak, when Established.
 	Families []Family
 	// Advertised counts the routes sent, by family.
@@ -254,8 +261,12 @@ func (s *Speaker) Run(ctx context.Context) error {
 	watch.follow(ctx, s.interfaces())
 	silence := time.NewTicker(answerTime)
 	defer silence.Stop()
+	renewal := time.NewTimer(0)
+	defer renewal.Stop()
 	for {
 		select {
+		case <-renewal.C:
+			s.comeBack(log, renewal)
 		case now := <-silence.C:
 			s.board.unanswered(now)
 			s.complete(log)
@@ -266,11 +277,15 @@ func (s *Speaker) Run(ctx context.Context) error {
 			watch.follow(ctx, s.interfaces())
 		case <-s.board.news:
 			for _, status := range s.board.take() {
+				if status.State == established {
+					status.NoHoldTime = s.askHoldTime(ctx, status)
+				}
 				log.Info("BGP session", "peer", status.Peer, "state", status.State, "reason", status.LastError)
 				if s.options.Notify != nil {
 					s.options.Notify(status)
 				}
 			}
+			s.comeBack(log, renewal)
 		}
 	}
 }
@@ -310,6 +325,21 @@ func (s *Speaker) stop(log klog.Logger) error {
 		log.Info("BGP has ended", "peers", len(s.peers), "quietly", s.quiet)
 	}
 	return errors.Join(errs...)
+}
+
+// askHoldTime finds out whether a session has no hold time, which GoBGP does not tell by itself.
+func (s *Speaker) askHoldTime(ctx context.Context, of Status) (none bool) {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	for _, server := range s.servers {
+		if n, ok := server.neighbors[of.Peer]; ok {
+			_ = server.ListPeer(ctx, &api.ListPeerRequest{Address: n.Address.String()}, func(p *api.Peer) {
+				none = p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED && p.GetTimers().GetState().GetNegotiatedHoldTime() == 0
+			})
+		}
+	}
+	s.board.change(of.Peer, func(e *entry) { e.status.NoHoldTime = none && e.status.State == established })
+	return none
 }
 
 // apply brings the servers to what is desired.

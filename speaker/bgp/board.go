@@ -48,6 +48,11 @@ type entry struct {
 	asked time.Time
 	// overfull: the router has advertised too many routes to us.
 	overfull bool
+	// restarting: the router may keep routes of a Speaker before us, and has not heard of us yet.
+	restarting bool
+	// losses counts sessions in a row that have not lasted.
+	losses  int
+	renewal renewal
 }
 
 func newBoard() board {
@@ -65,7 +70,8 @@ func (b *board) keep(peers []Peer) {
 	for _, p := range peers {
 		e := b.entries[p.Name]
 		if e == nil {
-			e = &entry{status: Status{Peer: p.Name, State: "Idle", Since: time.Now()}}
+			now := time.Now()
+			e = &entry{status: Status{Peer: p.Name, State: "Idle", Since: now, Without: now}}
 			if p.unnumbered() {
 				e.status.LastError = noRouter(p.Interface)
 			}
@@ -76,9 +82,10 @@ func (b *board) keep(peers []Peer) {
 }
 
 // added is called before GoBGP is told of a neighbor.
-func (b *board) added(n neighbor) {
+func (b *board) added(n neighbor, restarting bool) {
 	b.change(n.Name, func(e *entry) {
-		e.neighbor, e.overfull = n, false
+		e.neighbor, e.overfull, e.restarting, e.losses = n, false, restarting, 0
+		e.calm(time.Now())
 		b.names[n.Address] = n.Name
 		if n.Passive {
 			e.status.LastError = "the router has not connected yet"
@@ -86,6 +93,11 @@ func (b *board) added(n neighbor) {
 			e.status.LastError = ""
 		}
 	})
+}
+
+// changed is called before GoBGP is told of other settings of a neighbor, whose session stays.
+func (b *board) changed(n neighbor) {
+	b.change(n.Name, func(e *entry) { e.neighbor = n })
 }
 
 // gone is called after GoBGP has been told to forget a neighbor.
@@ -117,12 +129,17 @@ func (e *entry) to(state string, at time.Time) {
 	if e.status.State == state {
 		return
 	}
-	if e.status.State == established || state == established {
+	switch established {
+	case state:
 		e.transitions++
+		e.status.Without = time.Time{}
+	case e.status.State:
+		e.transitions++
+		e.status.Without = at
 	}
 	e.status.State, e.status.Since = state, at
 	if state != established {
-		e.status.Families = nil
+		e.status.Families, e.status.NoHoldTime = nil, false
 	}
 }
 
@@ -196,9 +213,17 @@ func (b *board) advertised(all routes) {
 // an external peer can be any but ours, which GoBGP does not check.
 func (b *board) moved(p apiutil.Peer, at time.Time) (wrong bool) {
 	b.change(b.name(p.State.NeighborAddress), func(e *entry) {
-		was := e.status.State
+		was, since := e.status.State, e.status.Since
 		e.asked = time.Time{}
 		e.to(states[p.State.SessionState], at)
+		switch {
+		case e.status.State == established:
+			e.renewal, e.restarting = renewal{}, false
+		case e.status.State == "Idle" && was == established && !wrongBefore(e):
+			e.lost(at.Sub(since), at)
+		case e.status.State != "Idle" && e.renewal.eagerly:
+			e.calm(at) // it has been made anew for another reason
+		}
 		switch {
 		case e.status.State == established && e.PeerType == External && p.State.PeerASN == e.LocalASN:
 			wrong = true

@@ -189,7 +189,7 @@ func (n neighbor) session() (s struct {
 }
 
 // gobgp is the neighbor in GoBGP's words.
-func (n neighbor) gobgp(restarting bool) *api.Peer {
+func (n neighbor) gobgp(restarting, eagerly bool) *api.Peer {
 	peer := &api.Peer{
 		Conf: &api.PeerConf{
 			NeighborAddress: n.Address.String(),
@@ -200,7 +200,7 @@ func (n neighbor) gobgp(restarting bool) *api.Peer {
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime:          seconds(n.HoldTime),
 			KeepaliveInterval: max(1, seconds(n.KeepaliveTime)),
-			ConnectRetry:      seconds(n.ConnectRetryTime),
+			ConnectRetry:      seconds(n.retry(eagerly)),
 		}},
 		Transport: &api.Transport{RemotePort: uint32(n.Port), PassiveMode: n.Passive},
 	}

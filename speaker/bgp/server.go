@@ -167,7 +167,7 @@ func (s *server) removePeer(n neighbor) error {
 	if n.Passive && n.Password != "" {
 		// Deleting a peer does not take its password from the listening socket; changing it does.
 		n.Password = ""
-		if _, err := s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false)}); err != nil {
+		if _, err := s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false, false)}); err != nil {
 			return err
 		}
 	}
@@ -183,10 +183,12 @@ func (s *server) addPeers(neighbors []neighbor, restarts func(name string) bool)
 		case !n.Address.IsValid():
 			continue
 		case !exists:
-			s.board.added(n)
-			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarts(n.Name))})
+			restarting := restarts(n.Name)
+			s.board.added(n, restarting)
+			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarting, true)})
 		case is.ConnectRetryTime != n.ConnectRetryTime:
-			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false)})
+			s.board.changed(n)
+			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false, false)})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))

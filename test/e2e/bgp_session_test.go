@@ -148,7 +148,7 @@ func TestEachFieldOfABGPPeer(t *testing.T) {
 				s.Address, s.PeerASN, s.PeerType, s.Interface, s.BFD = "", nil, "External", "fabric", &v1alpha1.BFD{}
 			},
 			check: func(_ *world, r *tor, _ string) {
-				r.neighborSays("node1", "BFD is up", func(n neighbor) bool { return n.BFD.Status == "Up" })
+				r.neighborSays("node1", "BFD is up with the first session", func(n neighbor) bool { return n.BFD.Status == "Up" && n.Sessions == 1 })
 			},
 		},
 		{

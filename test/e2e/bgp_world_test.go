@@ -280,6 +280,7 @@ type neighbor struct {
 	RemoteAS  int64  `json:"remoteAs"`
 	LocalPort int    `json:"portLocal"`
 	Reset     string `json:"lastResetDueTo"`
+	Sessions  int    `json:"connectionsEstablished"`
 	BFD       struct {
 		Status string `json:"status"`
 	} `json:"peerBfdInfo"`
