@@ -66,11 +66,18 @@ func instanceOf(node *corev1.Node) (id string, ok bool) {
 // instances knows the security groups of the nodes, and which instances AWS
 // does not take as targets for now.
 type instances struct {
+	// asking is the turn of who asks EC2 for groups.
+	asking turn
+
 	mu sync.Mutex
 	// group by instance, to let load balancers in at.
 	group map[string]string
 	// ghosts are instances that AWS does not know or not take.
 	ghosts map[string]ghost
+}
+
+func newInstances() *instances {
+	return &instances{asking: newTurn(), group: map[string]string{}, ghosts: map[string]ghost{}}
 }
 
 // ghost is an instance to leave out until a time.
@@ -131,37 +138,73 @@ func (i *instances) keep(ids []string) {
 	maps.DeleteFunc(i.group, func(id, _ string) bool { return gone(id) })
 }
 
-// livingTargets returns the instances to send to and their security groups.
-func (p *Provider) livingTargets(ctx context.Context, nodes []*corev1.Node) (ids, groups []string, err error) {
-	i := &p.instances
+// living returns the instances of nodes that are no ghosts, and those of them
+// whose group is not known.
+func (i *instances) living(nodes []*corev1.Node, now time.Time) (ids, unknown []string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	now := time.Now()
 	for _, node := range nodes {
 		id, ok := instanceOf(node)
 		if !ok || i.ghosts[id].until.After(now) {
 			continue
 		}
 		ids = append(ids, id)
+		if i.group[id] == "" {
+			unknown = append(unknown, id)
+		}
 	}
+	return ids, unknown
+}
+
+// groupsOf are the groups of instances, as far as they are known.
+func (i *instances) groupsOf(ids []string) []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	groups := map[string]bool{}
+	for _, id := range ids {
+		if group := i.group[id]; group != "" {
+			groups[group] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(groups))
+}
+
+// learn remembers the groups of instances. One that EC2 does not name is a
+// ghost, and no error for the others: filters are not strict about what they
+// name.
+func (i *instances) learn(ids []string, groups map[string]string, now time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, id := range ids {
+		if i.group[id] = groups[id]; i.group[id] == "" {
+			i.bury(id, now)
+		}
+	}
+}
+
+// livingTargets returns the instances to send to and their security groups.
+func (p *Provider) livingTargets(ctx context.Context, nodes []*corev1.Node) (ids, groups []string, err error) {
+	now := time.Now()
+	ids, unknown := p.instances.living(nodes, now)
 	if len(p.NodeSecurityGroups) > 0 {
 		return ids, slices.Sorted(slices.Values(p.NodeSecurityGroups)), nil
 	}
-	unknown := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return i.group[id] != "" })
-	if err := p.learnInstances(ctx, unknown, now); err != nil {
-		return nil, nil, err
+	if len(unknown) > 0 {
+		done, err := p.instances.asking.take(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer done()
+		_, unknown = p.instances.living(nodes, now)
+		if err := p.learnInstances(ctx, unknown, now); err != nil {
+			return nil, nil, err
+		}
+		ids, _ = p.instances.living(nodes, now)
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return i.ghosts[id].until.After(now) })
-	for _, id := range ids {
-		groups = append(groups, i.group[id])
-	}
-	slices.Sort(groups)
-	return ids, slices.Compact(groups), nil
+	return ids, p.instances.groupsOf(ids), nil
 }
 
-// learnInstances reads the groups of instances; p.instances is locked. One
-// that EC2 does not name is a ghost, and no error for the others: filters are
-// not strict about what they name.
+// learnInstances reads the groups of instances, whose turn it is.
 func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Time) error {
 	for some := range slices.Chunk(ids, filterLimit) {
 		reservations, err := collect(func(token *string) ([]ec2types.Reservation, *string, error) {
@@ -176,6 +219,7 @@ func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Ti
 		if err != nil {
 			return err
 		}
+		groups := map[string]string{}
 		for _, reservation := range reservations {
 			for at := range reservation.Instances {
 				instance := &reservation.Instances[at]
@@ -183,14 +227,10 @@ func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Ti
 				if err != nil {
 					return err
 				}
-				p.instances.group[awssdk.ToString(instance.InstanceId)] = group
+				groups[awssdk.ToString(instance.InstanceId)] = group
 			}
 		}
-		for _, id := range some {
-			if p.instances.group[id] == "" {
-				p.instances.bury(id, now)
-			}
-		}
+		p.instances.learn(some, groups, now)
 	}
 	return nil
 }

@@ -35,9 +35,11 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 	}
 	// What is known is first looked at with what all Services know, be it old.
 	desired, notes, err := p.build(ctx, e, service, s, nodes, held, known)
-	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused && !p.network.since(time.Now().Add(-snapshotAge)) {
-		// What was missing then may be there now.
-		desired, notes, err = p.build(ctx, e, service, s, nodes, held, false)
+	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused {
+		if _, fresh := p.network.known(time.Now().Add(-snapshotAge)); !fresh {
+			// What was missing then may be there now.
+			desired, notes, err = p.build(ctx, e, service, s, nodes, held, false)
+		}
 	}
 	if err != nil {
 		return err
