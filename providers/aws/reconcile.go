@@ -21,11 +21,9 @@ import (
 
 // reconcile brings what AWS holds to what the Service asks for.
 func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node) error {
+	p.expire(e)
 	p.mu.Lock()
 	e.ips = s.TargetIPs
-	if !e.check.IsZero() && time.Now().After(e.check) {
-		e.held, e.left = nil, nil
-	}
 	known := e.held != nil
 	p.mu.Unlock()
 
@@ -64,7 +62,7 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		observed = p.observedFor(e, &desired, held)
 	}
 	p.tell(e, service, s, &desired, notes)
-	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
+	if err := p.advance(ctx, e, service, planFor(desired, &observed, held)); err != nil {
 		return p.blame(ctx, e, s, err)
 	}
 	return p.accept(e, s)
