@@ -341,6 +341,7 @@ func (b *builder) network(mappings []Mapping, groups []string) *NLB {
 		Name:      b.nlbName(),
 		Internal:  s.Internal,
 		DualStack: s.DualStack,
+		SourceNAT: s.DualStack && slices.ContainsFunc(s.Ports, func(port settings.Port) bool { return port.Listener.HasUDP() }),
 		Mappings:  mappings,
 		Groups:    groups,
 		Tags:      b.tags,
