@@ -24,7 +24,7 @@ import (
 type applier struct {
 	*Provider
 	*holding
-	// refused are instances that AWS does not take.
+	// refused are targets that AWS does not take.
 	refused []string
 }
 

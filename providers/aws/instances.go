@@ -72,7 +72,8 @@ type instances struct {
 	mu sync.Mutex
 	// group by instance, to let load balancers in at.
 	group map[string]string
-	// ghosts are instances that AWS does not know or not take.
+	// ghosts are instances that AWS does not know or not take, and addresses of
+	// pods that it does not take.
 	ghosts map[string]ghost
 }
 
@@ -80,7 +81,7 @@ func newInstances() *instances {
 	return &instances{asking: newTurn(), group: map[string]string{}, ghosts: map[string]ghost{}}
 }
 
-// ghost is an instance to leave out until a time.
+// ghost is a target to leave out until a time.
 type ghost struct {
 	until time.Time
 	wait  time.Duration
@@ -88,13 +89,13 @@ type ghost struct {
 	told bool
 }
 
-// Waits until an instance is tried again that AWS did not take.
+// Waits until a target is tried again that AWS did not take.
 const (
 	ghostFirst = 30 * time.Second
 	ghostLast  = 16 * time.Minute
 )
 
-// haunt leaves instances out for a while, each time for longer. It returns
+// haunt leaves targets out for a while, each time for longer. It returns
 // those that are news.
 func (i *instances) haunt(now time.Time, ids ...string) []string {
 	i.mu.Lock()
@@ -109,7 +110,14 @@ func (i *instances) haunt(now time.Time, ids ...string) []string {
 	return news
 }
 
-// bury leaves an instance out for a while; the caller locks.
+// haunted says whether a target is left out.
+func (i *instances) haunted(id string, now time.Time) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.ghosts[id].until.After(now)
+}
+
+// bury leaves a target out for a while; the caller locks.
 func (i *instances) bury(id string, now time.Time) {
 	wait := min(max(2*i.ghosts[id].wait, ghostFirst), ghostLast)
 	i.ghosts[id] = ghost{until: now.Add(wait), wait: wait}
@@ -129,12 +137,18 @@ func (i *instances) due(now time.Time) bool {
 	return due
 }
 
-// keep forgets instances that no node has.
-func (i *instances) keep(ids []string) {
+// keep forgets instances that no node has, and addresses that were not tried
+// again when their time was over.
+func (i *instances) keep(ids []string, now time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	gone := func(id string) bool { return !slices.Contains(ids, id) }
-	maps.DeleteFunc(i.ghosts, func(id string, _ ghost) bool { return gone(id) })
+	maps.DeleteFunc(i.ghosts, func(id string, ghost ghost) bool {
+		if !strings.HasPrefix(id, "i-") {
+			return now.After(ghost.until.Add(ghostLast))
+		}
+		return gone(id)
+	})
 	maps.DeleteFunc(i.group, func(id, _ string) bool { return gone(id) })
 }
 

@@ -33,18 +33,14 @@ func (p *Provider) retarget(ctx context.Context, e *entry, service *corev1.Servi
 	}
 	p.mu.Lock()
 	e.ips = slices.ContainsFunc(desired.TargetGroups, func(group model.TargetGroup) bool { return group.IPs })
-	ips := e.ips
 	p.mu.Unlock()
 	in := &model.Input{Instances: instances}
-	if ips {
-		if in.Network.Prefixes, err = p.prefixes.get(ctx, time.Time{}); err != nil {
-			return err
-		}
-	}
 	for i := range desired.TargetGroups {
 		group := &desired.TargetGroups[i]
 		if group.IPs {
-			in.Endpoints = p.endpoints(service, &settings.Settings{TargetIPv6: group.IPv6})
+			if _, err := p.aim(ctx, in, service, group.IPv6, time.Time{}); err != nil {
+				return err
+			}
 		}
 		model.Retarget(in, group, held.state.NLB)
 	}

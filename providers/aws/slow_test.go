@@ -24,7 +24,7 @@ func TestASlowAnswerKeepsNobodyElseWaiting(t *testing.T) {
 				return err
 			},
 			func(ctx context.Context, w *world) error {
-				w.provider.forgetNodes()
+				w.provider.forgetNodes(time.Now())
 				w.provider.instances.due(time.Now())
 				_, err := w.provider.EnsureLoadBalancer(ctx, "", other("warm", "heraldlb.io/nlb", nil), w.nodes[:2])
 				return err
