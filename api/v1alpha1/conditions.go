@@ -173,7 +173,7 @@ var Reasons = []ReasonDoc{
 	{PortNotServed, "Service", "A port has a protocol that this load balancer does not have; status.loadBalancer.ingress[].ports says which. The others are served."},
 	{LoadBalancerReplaced, "Service", "The load balancer has to be made anew, because what changed cannot be changed in place; the message says what."},
 	{AnnotationIgnored, "Service", "An annotation or a field is not known, or says nothing for this load balancer."},
-	{TargetRefused, "Service", "AWS does not take some of the nodes as targets; the others are served, and these are tried again."},
+	{TargetRefused, "Service", "AWS does not take some of the nodes or pods as targets; the others are served."},
 	{NoTargets, "Service", "A load balancer in AWS has no node behind it: none has the labels asked for, or is an instance in EC2."},
 	{SubnetsNotFound, "Service", "There is no subnet for the load balancer, in the VPC or among aws.subnets of the cloud config, or two of one zone; the message says what is there."},
 	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},

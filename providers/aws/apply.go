@@ -24,7 +24,7 @@ import (
 type applier struct {
 	*Provider
 	*holding
-	// refused are instances that AWS does not take.
+	// refused are targets that AWS does not take.
 	refused []string
 }
 
@@ -277,7 +277,8 @@ func (a *applier) takeNLB(ctx context.Context, step model.Step) error {
 		_, err = call(ctx, a.Provider, a.ELBV2.ModifyLoadBalancerAttributes, in)
 	case model.SetMappings:
 		_, err = call(ctx, a.Provider, a.ELBV2.SetSubnets, &elbv2.SetSubnetsInput{
-			LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings), IpAddressType: addressType(step.DualStack),
+			LoadBalancerArn: a.nlb(step.Name), SubnetMappings: subnetMappings(step.Mappings),
+			IpAddressType: addressType(step.DualStack), EnablePrefixForIpv6SourceNat: sourceNAT(step.SourceNAT),
 		})
 	case model.SetGroups:
 		_, err = call(ctx, a.Provider, a.ELBV2.SetSecurityGroups, &elbv2.SetSecurityGroupsInput{LoadBalancerArn: a.nlb(step.Name), SecurityGroups: a.groups(step.Groups)})
@@ -292,6 +293,9 @@ func (a *applier) createNLB(ctx context.Context, nlb *model.NLB) error {
 		Name: &nlb.Name, Type: elbv2types.LoadBalancerTypeEnumNetwork, Scheme: elbv2types.LoadBalancerSchemeEnumInternetFacing,
 		IpAddressType: addressType(nlb.DualStack), SubnetMappings: subnetMappings(nlb.Mappings),
 		SecurityGroups: a.groups(nlb.Groups), Tags: v2TagList(nlb.Tags),
+	}
+	if nlb.SourceNAT {
+		in.EnablePrefixForIpv6SourceNat = sourceNAT(true)
 	}
 	if nlb.Internal {
 		in.Scheme = elbv2types.LoadBalancerSchemeEnumInternal
@@ -315,6 +319,14 @@ func addressType(dualStack bool) elbv2types.IpAddressType {
 		return elbv2types.IpAddressTypeDualstack
 	}
 	return elbv2types.IpAddressTypeIpv4
+}
+
+// sourceNAT has AWS choose the prefixes, one of each subnet.
+func sourceNAT(on bool) elbv2types.EnablePrefixForIpv6SourceNatEnum {
+	if on {
+		return elbv2types.EnablePrefixForIpv6SourceNatEnumOn
+	}
+	return elbv2types.EnablePrefixForIpv6SourceNatEnumOff
 }
 
 func subnetMappings(mappings []model.Mapping) []elbv2types.SubnetMapping {

@@ -2,20 +2,42 @@ package aws
 
 import (
 	"cmp"
+	"context"
 	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/heraldlb/herald/client"
-	"github.com/heraldlb/herald/providers/aws/settings"
+	"github.com/heraldlb/herald/providers/aws/model"
 )
 
+// aim gives the input for a plan the endpoints that are to be targets. Others
+// are addresses of pods that AWS does not take.
+func (p *Provider) aim(ctx context.Context, in *model.Input, service *corev1.Service, ipv6 bool, since time.Time) (others []netip.Addr, err error) {
+	if in.Network.Prefixes, err = p.prefixes.get(ctx, since); err != nil {
+		return nil, err
+	}
+	endpoints := p.endpoints(service, ipv6)
+	if in.Endpoints, others = model.Registrable(endpoints, in.Network.Prefixes); len(others) == 0 {
+		return nil, nil
+	}
+	// The VPC may have got another prefix.
+	if in.Network.Prefixes, err = p.prefixes.get(ctx, time.Now().Add(-snapshotAge)); err != nil {
+		return nil, err
+	}
+	in.Endpoints, others = model.Registrable(endpoints, in.Network.Prefixes)
+	return others, nil
+}
+
 // endpoints are the addresses of pods by the port of the Service: those that
-// are ready, or if there are none, those that still serve.
-func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[int32][]netip.AddrPort {
+// are ready, or if there are none, those that still serve. Left out are those
+// that AWS did not take just now.
+func (p *Provider) endpoints(service *corev1.Service, ipv6 bool) map[int32][]netip.AddrPort {
 	family := discoveryv1.AddressTypeIPv4
-	if s.TargetIPv6 {
+	if ipv6 {
 		family = discoveryv1.AddressTypeIPv6
 	}
 	ready, serving := map[int32][]netip.AddrPort{}, map[int32][]netip.AddrPort{}
@@ -33,6 +55,10 @@ func (p *Provider) endpoints(service *corev1.Service, s *settings.Settings) map[
 		if len(ready[port]) == 0 {
 			ready[port] = addresses
 		}
+	}
+	now := time.Now()
+	for port, addresses := range ready {
+		ready[port] = slices.DeleteFunc(addresses, func(at netip.AddrPort) bool { return p.instances.haunted(at.Addr().String(), now) })
 	}
 	return ready
 }

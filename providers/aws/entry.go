@@ -96,6 +96,16 @@ func (p *Provider) held(e *entry) *holding {
 	return e.latest()
 }
 
+// expire has a Service observed anew when it is time to look for what others
+// have changed.
+func (p *Provider) expire(e *entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !e.check.IsZero() && time.Now().After(e.check) {
+		e.held, e.left, e.check = nil, nil, time.Time{}
+	}
+}
+
 // underway says that a plan for the Service has begun and not ended.
 func (p *Provider) underway(e *entry) bool {
 	p.mu.Lock()

@@ -3,6 +3,7 @@ package aws
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -57,22 +58,54 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 
 func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
+// remark is a sentence for the Service's author, and why it is said.
+type remark struct {
+	reason   v1alpha1.Reason
+	sentence string
+}
+
+// strange is what there is to say of pods whose addresses AWS does not take.
+func strange(addresses []netip.Addr) []remark {
+	const shown = 3
+	if len(addresses) == 0 {
+		return nil
+	}
+	var names []string
+	for _, addr := range addresses[:min(shown, len(addresses))] {
+		names = append(names, addr.String())
+	}
+	list := strings.Join(names, ", ")
+	if more := len(addresses) - shown; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return []remark{{v1alpha1.TargetRefused, fmt.Sprintf("Left out are pods at %s: AWS takes no targets outside of the VPC but of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 and 100.64.0.0/10.", list)}}
+}
+
 // tell remembers what there is to say, and says what is news about annotations
 // and targets.
-func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, desired *model.State, notes []string) {
-	ignored, idle := slices.Concat(s.Ignored, notes), targetless(s, desired)
+func (p *Provider) tell(e *entry, service *corev1.Service, s *settings.Settings, desired *model.State, remarks []remark) {
+	var all []remark
+	for _, sentence := range s.Ignored {
+		all = append(all, remark{v1alpha1.AnnotationIgnored, sentence})
+	}
+	all = append(all, remarks...)
+	for _, sentence := range targetless(s, desired) {
+		all = append(all, remark{v1alpha1.NoTargets, sentence})
+	}
+	var asides []string
+	for _, remark := range all {
+		asides = append(asides, remark.sentence)
+	}
 	p.mu.Lock()
 	said := strings.Join(e.told.asides, " ")
-	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, asides: slices.Concat(ignored, idle)}
+	e.told = explanation{kind: s.Kind, name: nameOf(desired), rejected: s.Rejected, asides: asides}
 	p.mu.Unlock()
 	if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil && said == "" {
 		said = condition.Message
 	}
-	for reason, sentences := range map[v1alpha1.Reason][]string{v1alpha1.AnnotationIgnored: ignored, v1alpha1.NoTargets: idle} {
-		for _, sentence := range sentences {
-			if !strings.Contains(said, sentence) {
-				p.Recorder.Event(service, corev1.EventTypeWarning, string(reason), sentence)
-			}
+	for _, remark := range all {
+		if !strings.Contains(said, remark.sentence) {
+			p.Recorder.Event(service, corev1.EventTypeWarning, string(remark.reason), remark.sentence)
 		}
 	}
 }
@@ -154,7 +187,7 @@ func (p *Provider) unknownGroup(s *settings.Settings) *v1alpha1.Refusal {
 	return nil
 }
 
-// leaveOut keeps instances away from load balancers that AWS does not take.
+// leaveOut keeps targets away from load balancers that AWS does not take.
 func (p *Provider) leaveOut(service *corev1.Service, ids []string) {
 	slices.Sort(ids)
 	if news := p.instances.haunt(time.Now(), slices.Compact(ids)...); len(news) > 0 {

@@ -133,6 +133,12 @@ var operations = []operation{
 	change("nlb-dualstack-more", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", dualStack(corev1.IPv4Protocol, corev1.IPv6Protocol))),
 	change("nlb-dualstack-less", service("heraldlb.io/nlb", dualStack(corev1.IPv4Protocol, corev1.IPv6Protocol)), service("heraldlb.io/nlb", nil)),
 	change("nlb-dualstack-to-udp", service("heraldlb.io/nlb", dualStack(corev1.IPv4Protocol, corev1.IPv6Protocol)), service("heraldlb.io/nlb", tcpAndUDP)),
+	create("nlb-dualstack-udp-create", service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP))),
+	change("nlb-dualstack-udp-more", service("heraldlb.io/nlb", byIPv6), service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP))),
+	change("nlb-dualstack-udp-less", service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP)), service("heraldlb.io/nlb", byIPv6)),
+	change("nlb-udp-to-dualstack", service("heraldlb.io/nlb", tcpAndUDP), service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP))),
+	change("nlb-udp-from-dualstack", service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP)), service("heraldlb.io/nlb", tcpAndUDP)),
+	change("nlb-dualstack-udp-subnets", service("heraldlb.io/nlb", byIPv6), service("heraldlb.io/nlb", all(byIPv6, tcpAndUDP, annotate("subnets", "public-b")))),
 	change("nlb-tcp-udp", service("heraldlb.io/nlb", nil), service("heraldlb.io/nlb", tcpAndUDP)),
 	create("nlb-eip-create", service("heraldlb.io/nlb", annotate("eip-allocations", "eipalloc-1,eipalloc-2"))),
 	change("nlb-eip-other", service("heraldlb.io/nlb", annotate("eip-allocations", "eipalloc-1,eipalloc-2")), service("heraldlb.io/nlb", annotate("eip-allocations", "eipalloc-3,eipalloc-1"))),
@@ -158,6 +164,9 @@ func toPods(s *corev1.Service) { annotate("target-type", "ip")(s) }
 func dualStack(families ...corev1.IPFamily) func(*corev1.Service) {
 	return func(s *corev1.Service) { s.Spec.IPFamilies = families }
 }
+
+// byIPv6 has both families, and targets by IPv6.
+func byIPv6(s *corev1.Service) { dualStack(corev1.IPv6Protocol, corev1.IPv4Protocol)(s) }
 
 // tcpAndUDP has both at the port 80.
 func tcpAndUDP(s *corev1.Service) {

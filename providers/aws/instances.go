@@ -66,14 +66,22 @@ func instanceOf(node *corev1.Node) (id string, ok bool) {
 // instances knows the security groups of the nodes, and which instances AWS
 // does not take as targets for now.
 type instances struct {
+	// asking is the turn of who asks EC2 for groups.
+	asking turn
+
 	mu sync.Mutex
 	// group by instance, to let load balancers in at.
 	group map[string]string
-	// ghosts are instances that AWS does not know or not take.
+	// ghosts are instances that AWS does not know or not take, and addresses of
+	// pods that it does not take.
 	ghosts map[string]ghost
 }
 
-// ghost is an instance to leave out until a time.
+func newInstances() *instances {
+	return &instances{asking: newTurn(), group: map[string]string{}, ghosts: map[string]ghost{}}
+}
+
+// ghost is a target to leave out until a time.
 type ghost struct {
 	until time.Time
 	wait  time.Duration
@@ -81,13 +89,13 @@ type ghost struct {
 	told bool
 }
 
-// Waits until an instance is tried again that AWS did not take.
+// Waits until a target is tried again that AWS did not take.
 const (
 	ghostFirst = 30 * time.Second
 	ghostLast  = 16 * time.Minute
 )
 
-// haunt leaves instances out for a while, each time for longer. It returns
+// haunt leaves targets out for a while, each time for longer. It returns
 // those that are news.
 func (i *instances) haunt(now time.Time, ids ...string) []string {
 	i.mu.Lock()
@@ -102,7 +110,14 @@ func (i *instances) haunt(now time.Time, ids ...string) []string {
 	return news
 }
 
-// bury leaves an instance out for a while; the caller locks.
+// haunted says whether a target is left out.
+func (i *instances) haunted(id string, now time.Time) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.ghosts[id].until.After(now)
+}
+
+// bury leaves a target out for a while; the caller locks.
 func (i *instances) bury(id string, now time.Time) {
 	wait := min(max(2*i.ghosts[id].wait, ghostFirst), ghostLast)
 	i.ghosts[id] = ghost{until: now.Add(wait), wait: wait}
@@ -122,46 +137,88 @@ func (i *instances) due(now time.Time) bool {
 	return due
 }
 
-// keep forgets instances that no node has.
-func (i *instances) keep(ids []string) {
+// keep forgets instances that no node has, and addresses that were not tried
+// again when their time was over.
+func (i *instances) keep(ids []string, now time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	gone := func(id string) bool { return !slices.Contains(ids, id) }
-	maps.DeleteFunc(i.ghosts, func(id string, _ ghost) bool { return gone(id) })
+	maps.DeleteFunc(i.ghosts, func(id string, ghost ghost) bool {
+		if !strings.HasPrefix(id, "i-") {
+			return now.After(ghost.until.Add(ghostLast))
+		}
+		return gone(id)
+	})
 	maps.DeleteFunc(i.group, func(id, _ string) bool { return gone(id) })
 }
 
-// livingTargets returns the instances to send to and their security groups.
-func (p *Provider) livingTargets(ctx context.Context, nodes []*corev1.Node) (ids, groups []string, err error) {
-	i := &p.instances
+// living returns the instances of nodes that are no ghosts, and those of them
+// whose group is not known.
+func (i *instances) living(nodes []*corev1.Node, now time.Time) (ids, unknown []string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	now := time.Now()
 	for _, node := range nodes {
 		id, ok := instanceOf(node)
 		if !ok || i.ghosts[id].until.After(now) {
 			continue
 		}
 		ids = append(ids, id)
+		if i.group[id] == "" {
+			unknown = append(unknown, id)
+		}
 	}
+	return ids, unknown
+}
+
+// groupsOf are the groups of instances, as far as they are known.
+func (i *instances) groupsOf(ids []string) []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	groups := map[string]bool{}
+	for _, id := range ids {
+		if group := i.group[id]; group != "" {
+			groups[group] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(groups))
+}
+
+// learn remembers the groups of instances. One that EC2 does not name is a
+// ghost, and no error for the others: filters are not strict about what they
+// name.
+func (i *instances) learn(ids []string, groups map[string]string, now time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, id := range ids {
+		if i.group[id] = groups[id]; i.group[id] == "" {
+			i.bury(id, now)
+		}
+	}
+}
+
+// livingTargets returns the instances to send to and their security groups.
+func (p *Provider) livingTargets(ctx context.Context, nodes []*corev1.Node) (ids, groups []string, err error) {
+	now := time.Now()
+	ids, unknown := p.instances.living(nodes, now)
 	if len(p.NodeSecurityGroups) > 0 {
 		return ids, slices.Sorted(slices.Values(p.NodeSecurityGroups)), nil
 	}
-	unknown := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return i.group[id] != "" })
-	if err := p.learnInstances(ctx, unknown, now); err != nil {
-		return nil, nil, err
+	if len(unknown) > 0 {
+		done, err := p.instances.asking.take(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer done()
+		_, unknown = p.instances.living(nodes, now)
+		if err := p.learnInstances(ctx, unknown, now); err != nil {
+			return nil, nil, err
+		}
+		ids, _ = p.instances.living(nodes, now)
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return i.ghosts[id].until.After(now) })
-	for _, id := range ids {
-		groups = append(groups, i.group[id])
-	}
-	slices.Sort(groups)
-	return ids, slices.Compact(groups), nil
+	return ids, p.instances.groupsOf(ids), nil
 }
 
-// learnInstances reads the groups of instances; p.instances is locked. One
-// that EC2 does not name is a ghost, and no error for the others: filters are
-// not strict about what they name.
+// learnInstances reads the groups of instances, whose turn it is.
 func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Time) error {
 	for some := range slices.Chunk(ids, filterLimit) {
 		reservations, err := collect(func(token *string) ([]ec2types.Reservation, *string, error) {
@@ -176,6 +233,7 @@ func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Ti
 		if err != nil {
 			return err
 		}
+		groups := map[string]string{}
 		for _, reservation := range reservations {
 			for at := range reservation.Instances {
 				instance := &reservation.Instances[at]
@@ -183,14 +241,10 @@ func (p *Provider) learnInstances(ctx context.Context, ids []string, now time.Ti
 				if err != nil {
 					return err
 				}
-				p.instances.group[awssdk.ToString(instance.InstanceId)] = group
+				groups[awssdk.ToString(instance.InstanceId)] = group
 			}
 		}
-		for _, id := range some {
-			if p.instances.group[id] == "" {
-				p.instances.bury(id, now)
-			}
-		}
+		p.instances.learn(some, groups, now)
 	}
 	return nil
 }

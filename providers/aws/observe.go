@@ -127,6 +127,7 @@ func (o *observer) network(ctx context.Context) error {
 		Name:      awssdk.ToString(lb.LoadBalancerName),
 		Internal:  lb.Scheme == elbv2types.LoadBalancerSchemeEnumInternal,
 		DualStack: lb.IpAddressType == elbv2types.IpAddressTypeDualstack,
+		SourceNAT: lb.EnablePrefixForIpv6SourceNat == elbv2types.EnablePrefixForIpv6SourceNatEnumOn,
 		Groups:    o.symbols(lb.SecurityGroups),
 		Mappings:  mappingsOf(lb.AvailabilityZones),
 		Tags:      o.inv.tags[arn],

@@ -53,27 +53,27 @@ func retryOf(err error) error {
 	return err
 }
 
-// advance takes the steps to the desired state, those first that a plan for
-// the same has left.
-func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Service, desired, observed model.State, held *holding) error {
-	steps := model.Plan(&desired, &observed)
-	since := time.Now()
+// planFor are the steps from what is known to the desired state.
+func planFor(desired model.State, observed *model.State, held *holding) *leftover {
+	return &leftover{desired: desired, steps: model.Plan(&desired, observed), held: held.clone(), since: time.Now()}
+}
+
+// advance takes the steps of a plan, or what is left of one that leads to the
+// same. When another one is under way, it is seen first how far that came.
+func (p *Provider) advance(ctx context.Context, e *entry, service *corev1.Service, plan *leftover) error {
 	p.mu.Lock()
 	if left := e.left; left != nil {
-		if !reflect.DeepEqual(left.desired, desired) {
-			// Something else is wanted now: see first how far that plan came.
+		if left.partial != plan.partial || !reflect.DeepEqual(left.desired, plan.desired) {
 			e.held, e.left = nil, nil
 			p.mu.Unlock()
 			return &unfinished{time.Millisecond, errors.New("observing anew")}
 		}
-		steps, held, since = left.steps, left.held, left.since
+		rest := *left
+		rest.held = left.held.clone()
+		plan = &rest
 	}
 	p.mu.Unlock()
-	if len(steps) == 0 {
-		p.finish(e, desired, held, false)
-		return nil
-	}
-	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: since})
+	return p.take(ctx, e, service, plan)
 }
 
 // sharesRules says whether steps change rules that NLBs without security
@@ -214,18 +214,7 @@ func (p *Provider) remove(ctx context.Context, e *entry, service *corev1.Service
 	}
 	nothing := model.State{}
 	observed := p.observedFor(e, &nothing, held)
-	plan := &leftover{desired: nothing, steps: model.Plan(&nothing, &observed), held: held.clone(), since: time.Now()}
-	p.mu.Lock()
-	if left := e.left; left != nil {
-		if !reflect.DeepEqual(left.desired, nothing) {
-			e.held, e.left = nil, nil
-			p.mu.Unlock()
-			return &unfinished{time.Millisecond, errors.New("observing anew")}
-		}
-		plan = left
-	}
-	p.mu.Unlock()
-	if err := p.take(ctx, e, service, plan); err != nil {
+	if err := p.advance(ctx, e, service, planFor(nothing, &observed, held)); err != nil {
 		return err
 	}
 	if !sure {

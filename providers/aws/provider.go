@@ -81,8 +81,8 @@ type Provider struct {
 	prefixes      *snapshot[[]netip.Prefix]
 	clusterGroups *snapshot[[]ec2types.SecurityGroup]
 	inventory     *snapshot[*inventory]
-	namedGroups   groupIDs
-	instances     instances
+	namedGroups   *groupIDs
+	instances     *instances
 	// groupless is held while rules change that NLBs without security groups
 	// share.
 	groupless sync.Mutex
@@ -123,8 +123,8 @@ func New(options Options) (*Provider, error) {
 		nodes:       core.Nodes().Informer(),
 		slices:      options.Informers.Discovery().V1().EndpointSlices().Informer(),
 		buckets:     newBuckets(options.CallsPerSecond, options.CallBurst),
-		namedGroups: groupIDs{byTag: map[string]named{}, absent: map[string]time.Time{}},
-		instances:   instances{group: map[string]string{}, ghosts: map[string]ghost{}},
+		namedGroups: newGroupIDs(),
+		instances:   newInstances(),
 		wake:        func(types.NamespacedName) {},
 		started:     time.Now(),
 		entries:     map[types.NamespacedName]*entry{},

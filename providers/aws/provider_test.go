@@ -507,6 +507,43 @@ func TestARefusedServiceKeepsUpWithItsNodes(t *testing.T) {
 	}
 }
 
+// What AWS throttles of that goes on where it was, and what nobody remembers is
+// looked at again every few hours.
+func TestTheNodesOfARefusedServiceWhileThrottled(t *testing.T) {
+	bubble(t, 1, awsfake.Options{}, func(t *testing.T, w *world) {
+		w.ensure(service("heraldlb.io/nlb", nil))
+		time.Sleep(10 * time.Minute)
+		w.addNode(2)
+		w.restart()
+		w.cloud.Inject(awsfake.Fault{Operation: "elbv2.RegisterTargets", Nth: 2, Times: attempts})
+		s := service("heraldlb.io/nlb", annotate("internal", "0.0.0.0/0"))
+		_, err := w.sync(t.Context(), s)
+		wait, ok := errors.AsType[*api.RetryError](err)
+		if !ok {
+			t.Fatalf("%v asks for no other attempt", err)
+		}
+		time.Sleep(wait.RetryAfter())
+		counts := w.counted(func() { _, err = w.sync(t.Context(), s) })
+		if _, refused := errors.AsType[*v1alpha1.Refusal](err); !refused {
+			t.Errorf("%v is no refusal", err)
+		}
+		if wrong := w.unregistered(); len(wrong) > 0 || sum(counts) != 1 {
+			t.Errorf("%v is wrong after %v", wrong, counts)
+		}
+		held := w.provider.held(w.provider.entryOf(s))
+		if len(held.state.TargetGroups[0].Targets) != 2 || len(held.state.TargetGroups[1].Targets) != 2 {
+			t.Errorf("the targets are known as %v", held.state.TargetGroups)
+		}
+		time.Sleep(2 * checkEvery)
+		if n := sum(w.counted(func() { _, _ = w.sync(t.Context(), s) })); n == 0 {
+			t.Error("what others changed is not looked for")
+		}
+		if n := len(w.provider.keys(func(e *entry) bool { return e.due(time.Now()) })); n > 0 {
+			t.Error("it is due again at once")
+		}
+	})
+}
+
 // Nodes come and go also while AWS refuses something else for good.
 func TestWhatAWSRefusesKeepsNoNodeOut(t *testing.T) {
 	for _, class := range []string{"heraldlb.io/nlb", "heraldlb.io/clb"} {

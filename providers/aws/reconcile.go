@@ -21,11 +21,9 @@ import (
 
 // reconcile brings what AWS holds to what the Service asks for.
 func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node) error {
+	p.expire(e)
 	p.mu.Lock()
 	e.ips = s.TargetIPs
-	if !e.check.IsZero() && time.Now().After(e.check) {
-		e.held, e.left = nil, nil
-	}
 	known := e.held != nil
 	p.mu.Unlock()
 
@@ -34,17 +32,19 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		return err
 	}
 	// What is known is first looked at with what all Services know, be it old.
-	desired, notes, err := p.build(ctx, e, service, s, nodes, held, known)
-	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused && !p.network.since(time.Now().Add(-snapshotAge)) {
-		// What was missing then may be there now.
-		desired, notes, err = p.build(ctx, e, service, s, nodes, held, false)
+	desired, remarks, err := p.build(ctx, e, service, s, nodes, held, known)
+	if _, refused := errors.AsType[*v1alpha1.Refusal](err); refused {
+		if _, fresh := p.network.known(time.Now().Add(-snapshotAge)); !fresh {
+			// What was missing then may be there now.
+			desired, remarks, err = p.build(ctx, e, service, s, nodes, held, false)
+		}
 	}
 	if err != nil {
 		return err
 	}
 	observed := p.observedFor(e, &desired, held)
 	if known && slices.ContainsFunc(model.Plan(&desired, &observed), needsFresh) {
-		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
+		if desired, remarks, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
@@ -56,13 +56,13 @@ func (p *Provider) reconcile(ctx context.Context, e *entry, service *corev1.Serv
 		if held, err = p.observe(ctx, e.identity, time.Now()); err != nil {
 			return err
 		}
-		if desired, notes, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
+		if desired, remarks, err = p.build(ctx, e, service, s, nodes, held, false); err != nil {
 			return err
 		}
 		observed = p.observedFor(e, &desired, held)
 	}
-	p.tell(e, service, s, &desired, notes)
-	if err := p.advance(ctx, e, service, desired, observed, held); err != nil {
+	p.tell(e, service, s, &desired, remarks)
+	if err := p.advance(ctx, e, service, planFor(desired, &observed, held)); err != nil {
 		return p.blame(ctx, e, s, err)
 	}
 	return p.accept(e, s)
@@ -112,13 +112,12 @@ func (p *Provider) observedFor(e *entry, desired *model.State, held *holding) mo
 
 // build says what there should be, given what there is. When old will do, what
 // all Services share is not read again.
-func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (model.State, []string, error) {
+func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service, s *settings.Settings, nodes []*corev1.Node, held *holding, old bool) (desired model.State, remarks []remark, err error) {
 	since := time.Now().Add(-snapshotAge)
 	if old {
 		since = time.Time{}
 	}
 	in := &model.Input{Identity: e.identity, Settings: *s, Subnets: p.Subnets, Tags: p.Tags, Observed: held.state}
-	var err error
 	if in.Network, err = p.network.get(ctx, since); err != nil {
 		return model.State{}, nil, err
 	}
@@ -130,10 +129,11 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		return model.State{}, nil, err
 	}
 	if s.TargetIPs {
-		if in.Network.Prefixes, err = p.prefixes.get(ctx, since); err != nil {
+		others, err := p.aim(ctx, in, service, s.TargetIPv6, since)
+		if err != nil {
 			return model.State{}, nil, err
 		}
-		in.Endpoints = p.endpoints(service, s)
+		remarks = append(remarks, strange(others)...)
 	}
 	for _, check := range []func(context.Context, *model.Input) (*v1alpha1.Refusal, error){p.checkAllocations, p.checkName} {
 		if refusal, err := check(ctx, in); refusal != nil || err != nil {
@@ -144,6 +144,9 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
 	desired, notes, refusal := model.Build(in)
+	for _, note := range notes {
+		remarks = append(remarks, remark{v1alpha1.AnnotationIgnored, note})
+	}
 	if refusal != nil {
 		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
@@ -151,7 +154,7 @@ func (p *Provider) build(ctx context.Context, e *entry, service *corev1.Service,
 		refusal := v1alpha1.Refuse(v1alpha1.GroupNotFound, "no security group of the nodes is known, to let the load balancer in at")
 		return model.State{}, nil, p.missing(e, refusal, nil)
 	}
-	return desired, notes, nil
+	return desired, remarks, nil
 }
 
 // missing has a refused Service looked at again later: what AWS lacks may come

@@ -15,9 +15,10 @@ import (
 // of today, and nothing else.
 func (p *Provider) retarget(ctx context.Context, e *entry, service *corev1.Service, nodes []*corev1.Node) error {
 	labels, known := settings.NodeLabels(service)
-	if p.underway(e) || !known {
+	if !known {
 		return nil
 	}
+	p.expire(e)
 	held, _, err := p.recall(ctx, e)
 	if err != nil || held.state.NLB == nil && held.state.CLB == nil {
 		return err
@@ -32,24 +33,18 @@ func (p *Provider) retarget(ctx context.Context, e *entry, service *corev1.Servi
 	}
 	p.mu.Lock()
 	e.ips = slices.ContainsFunc(desired.TargetGroups, func(group model.TargetGroup) bool { return group.IPs })
-	ips := e.ips
 	p.mu.Unlock()
 	in := &model.Input{Instances: instances}
-	if ips {
-		if in.Network.Prefixes, err = p.prefixes.get(ctx, time.Time{}); err != nil {
-			return err
-		}
-	}
 	for i := range desired.TargetGroups {
 		group := &desired.TargetGroups[i]
 		if group.IPs {
-			in.Endpoints = p.endpoints(service, &settings.Settings{TargetIPv6: group.IPv6})
+			if _, err := p.aim(ctx, in, service, group.IPv6, time.Time{}); err != nil {
+				return err
+			}
 		}
 		model.Retarget(in, group, held.state.NLB)
 	}
-	steps := slices.DeleteFunc(model.Plan(&desired, &held.state), needsFresh)
-	if len(steps) == 0 {
-		return nil
-	}
-	return p.take(ctx, e, service, &leftover{desired: desired, steps: steps, held: held.clone(), since: time.Now(), partial: true})
+	plan := planFor(desired, &held.state, held)
+	plan.steps, plan.partial = slices.DeleteFunc(plan.steps, needsFresh), true
+	return p.advance(ctx, e, service, plan)
 }

@@ -19,13 +19,26 @@ import (
 // be done by it.
 const snapshotAge = 10 * time.Minute
 
+// turn is had by one at a time, who may keep it over calls to AWS: who waits
+// for it can give up, and who needs no call does not wait.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) (done func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // snapshot is something read from AWS that all Services share.
 type snapshot[T any] struct {
 	read func(ctx context.Context) (T, error)
-
-	// reading is held while it is read, which takes a while: a channel, so that
-	// who waits for it can give up.
-	reading chan struct{}
+	// reading is the turn of who reads it.
+	reading turn
 
 	mu    sync.Mutex
 	value T
@@ -33,21 +46,23 @@ type snapshot[T any] struct {
 }
 
 func newSnapshot[T any](read func(ctx context.Context) (T, error)) *snapshot[T] {
-	return &snapshot[T]{read: read, reading: make(chan struct{}, 1)}
+	return &snapshot[T]{read: read, reading: newTurn()}
 }
 
 // get returns what was read after a time, reading it now if need be. Who comes
-// meanwhile waits for that reading.
+// meanwhile and needs that waits for it.
 func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
-	var none T
-	select {
-	case s.reading <- struct{}{}:
-		defer func() { <-s.reading }()
-	case <-ctx.Done():
-		return none, ctx.Err()
+	if value, ok := s.known(after); ok {
+		return value, nil
 	}
-	if s.since(after) {
-		return s.latest(), nil
+	var none T
+	done, err := s.reading.take(ctx)
+	if err != nil {
+		return none, err
+	}
+	defer done()
+	if value, ok := s.known(after); ok {
+		return value, nil
 	}
 	begun := time.Now()
 	value, err := s.read(ctx)
@@ -60,17 +75,11 @@ func (s *snapshot[T]) get(ctx context.Context, after time.Time) (T, error) {
 	return value, nil
 }
 
-func (s *snapshot[T]) latest() T {
+// known returns what was read last, if that was after a time.
+func (s *snapshot[T]) known(after time.Time) (value T, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.value
-}
-
-// since says whether what is known was read after a time.
-func (s *snapshot[T]) since(after time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.taken.After(after)
+	return s.value, s.taken.After(after)
 }
 
 // roomNeeded is how many addresses ELB wants free in a subnet.
@@ -233,6 +242,9 @@ func (p *Provider) readClusterGroups(ctx context.Context) ([]ec2types.SecurityGr
 
 // groupIDs finds security groups by their Name tags.
 type groupIDs struct {
+	// asking is the turn of who asks for names.
+	asking turn
+
 	mu    sync.Mutex
 	byTag map[string]named
 	// absent are IDs that EC2 does not know, and when it said so.
@@ -244,37 +256,64 @@ type named struct {
 	found time.Time
 }
 
+func newGroupIDs() *groupIDs {
+	return &groupIDs{asking: newTurn(), byTag: map[string]named{}, absent: map[string]time.Time{}}
+}
+
 // find returns the IDs of those that are there. What was found since a time is
 // not looked for again.
 func (g *groupIDs) find(ctx context.Context, p *Provider, names []string, since time.Time) (map[string]string, error) {
 	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasPrefix(name, "sg-") })
+	ids, missing := g.known(names, since)
+	if len(missing) == 0 {
+		return ids, nil
+	}
+	done, err := g.asking.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if ids, missing = g.known(names, since); len(missing) == 0 {
+		return ids, nil
+	}
+	groups, err := p.securityGroups(ctx, "tag:Name", missing...)
+	if err != nil {
+		return nil, err
+	}
+	g.learn(missing, groups)
+	ids, _ = g.known(names, time.Time{})
+	return ids, nil
+}
+
+// known returns the IDs that are known since a time, and the names of the
+// others.
+func (g *groupIDs) known(names []string, since time.Time) (ids map[string]string, missing []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		known, ok := g.byTag[name]
-		return ok && !known.found.Before(since)
-	})
-	if len(missing) > 0 {
-		groups, err := p.securityGroups(ctx, "tag:Name", missing...)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range missing {
-			delete(g.byTag, name)
-		}
-		for i := range groups {
-			if name := ec2Tags(groups[i].Tags)["Name"]; slices.Contains(missing, name) {
-				g.byTag[name] = named{awssdk.ToString(groups[i].GroupId), time.Now()}
-			}
-		}
-	}
-	ids := map[string]string{}
+	ids = map[string]string{}
 	for _, name := range names {
-		if known, ok := g.byTag[name]; ok {
-			ids[name] = known.id
+		known, ok := g.byTag[name]
+		if !ok || known.found.Before(since) {
+			missing = append(missing, name)
+			continue
+		}
+		ids[name] = known.id
+	}
+	return ids, missing
+}
+
+// learn remembers what EC2 says of names.
+func (g *groupIDs) learn(names []string, groups []ec2types.SecurityGroup) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range names {
+		delete(g.byTag, name)
+	}
+	for i := range groups {
+		if name := ec2Tags(groups[i].Tags)["Name"]; slices.Contains(names, name) {
+			g.byTag[name] = named{awssdk.ToString(groups[i].GroupId), time.Now()}
 		}
 	}
-	return ids, nil
 }
 
 // verify asks which of the groups that are named by their IDs there are. It is

@@ -117,7 +117,7 @@ func (p *Provider) watch(ctx context.Context) {
 		for _, key := range p.keys(func(e *entry) bool { return e.due(at) }) {
 			p.wake(key)
 		}
-		p.forgetNodes()
+		p.forgetNodes(at)
 		if p.instances.due(at) {
 			p.wakeAll()
 		}
@@ -134,14 +134,14 @@ func (e *entry) due(at time.Time) bool {
 }
 
 // forgetNodes forgets the instances of nodes that are gone.
-func (p *Provider) forgetNodes() {
+func (p *Provider) forgetNodes(at time.Time) {
 	var ids []string
 	for _, node := range p.knownNodes() {
 		if id, ok := instanceOf(node); ok {
 			ids = append(ids, id)
 		}
 	}
-	p.instances.keep(ids)
+	p.instances.keep(ids, at)
 }
 
 // lookAtProvisioning asks about all load balancers at once that are being made.

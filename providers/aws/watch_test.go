@@ -121,6 +121,73 @@ func TestPodsAreTargets(t *testing.T) {
 	})
 }
 
+// Pods at addresses that AWS does not take keep no other pod out. That is told
+// once, and costs nothing as long as nothing changes.
+func TestPodsThatAWSDoesNotTake(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		families []corev1.IPFamily
+		pods     map[discoveryv1.AddressType][]pod
+		want     string
+		event    string
+		// tries are the calls when the address may be tried again.
+		tries int
+	}{
+		{
+			"public", []corev1.IPFamily{corev1.IPv4Protocol},
+			map[discoveryv1.AddressType][]pod{discoveryv1.AddressTypeIPv4: {{"203.0.113.9", true, true}, {"10.0.11.9", true, true}, {"100.64.0.9", true, true}}},
+			"10.0.11.9:8080 10.0.11.9:8443 100.64.0.9:8080 100.64.0.9:8443", "TargetRefused Left out are pods at 203.0.113.9: AWS takes no targets outside of the VPC", 0,
+		},
+		{
+			"IPv6 of another VPC", []corev1.IPFamily{corev1.IPv6Protocol},
+			map[discoveryv1.AddressType][]pod{discoveryv1.AddressTypeIPv6: {{"2001:db8:ffff::9", true, true}, {"2001:db8:0:11::9", true, true}}},
+			"2001:db8:0:11::9:8080 2001:db8:0:11::9:8443", "TargetRefused AWS does not take 2001:db8:ffff::9 as targets", 2,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
+				s := service("heraldlb.io/nlb", all(toPods, dualStack(c.families...)))
+				for family, pods := range c.pods {
+					w.setEndpoints(family, pods...)
+				}
+				w.ensure(s)
+				for range 3 {
+					w.provider.forgetNodes(time.Now())
+					if n := sum(w.counted(func() { w.ensure(s) })); n > 0 {
+						t.Errorf("%d calls when nothing changed: %s", n, w.calls())
+					}
+				}
+				time.Sleep(ghostFirst)
+				w.provider.forgetNodes(time.Now())
+				if n := w.counted(func() { w.ensure(s) })["elbv2.RegisterTargets"]; n != c.tries {
+					t.Errorf("tried again by %d calls, want %d", n, c.tries)
+				}
+				if got := strings.Join(w.targets(), " "); got != c.want {
+					t.Errorf("%s, want %s", got, c.want)
+				}
+				var told []string
+				for len(w.events.Events) > 0 {
+					if event := <-w.events.Events; strings.Contains(event, "TargetRefused") {
+						told = append(told, event)
+					}
+				}
+				if len(told) != 1 || !strings.Contains(told[0], c.event) {
+					t.Errorf("told %q, want once %q", told, c.event)
+				}
+				for family := range c.pods {
+					w.setEndpoints(family)
+				}
+				w.ensure(s)
+				time.Sleep(ghostLast + time.Hour)
+				w.provider.forgetNodes(time.Now())
+				if n := len(w.provider.instances.ghosts); n > 0 {
+					t.Errorf("%d are remembered for ever", n)
+				}
+			})
+		})
+	}
+}
+
 func TestWhoIsWoken(t *testing.T) {
 	bubble(t, 2, awsfake.Options{}, func(t *testing.T, w *world) {
 		pods := other("pods", "heraldlb.io/nlb", annotate("target-type", "ip"))

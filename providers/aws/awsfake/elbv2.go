@@ -651,11 +651,11 @@ func (c *Cloud) setIPAddressType(in *elbv2.SetIpAddressTypeInput) (*elbv2.SetIpA
 }
 
 // checkSwitch says whether a load balancer's listeners can serve another IP
-// address type: UDP over IPv6 needs prefixes for source NAT, and what has IPv6
-// targets needs IPv6.
+// address type: UDP over IPv6 needs prefixes for source NAT and IPv6 targets,
+// and what has IPv6 targets needs IPv6.
 func (c *Cloud) checkSwitch(lb, changed *network) error {
 	for _, l := range c.listenersOf(lb) {
-		if err := checkUDP(changed, l.protocol); err != nil {
+		if err := checkUDP(changed, l); err != nil {
 			return err
 		}
 		if l.group.ipType == types.TargetGroupIpAddressTypeEnumIpv6 && changed.ipType != types.IpAddressTypeDualstack {
@@ -665,10 +665,15 @@ func (c *Cloud) checkSwitch(lb, changed *network) error {
 	return nil
 }
 
-func checkUDP(lb *network, protocol types.ProtocolEnum) error {
-	udp := protocol == types.ProtocolEnumUdp || protocol == types.ProtocolEnumTcpUdp
-	if udp && lb.ipType == types.IpAddressTypeDualstack && lb.sourceNAT != types.EnablePrefixForIpv6SourceNatEnumOn {
-		return misconfigured("The protocol '%s' needs prefixes for source NAT on a dualstack load balancer", protocol)
+func checkUDP(lb *network, l *listener) error {
+	udp := l.protocol == types.ProtocolEnumUdp || l.protocol == types.ProtocolEnumTcpUdp
+	switch {
+	case !udp || lb.ipType != types.IpAddressTypeDualstack:
+		return nil
+	case lb.sourceNAT != types.EnablePrefixForIpv6SourceNatEnumOn:
+		return misconfigured("The protocol '%s' needs prefixes for source NAT on a dualstack load balancer", l.protocol)
+	case l.group.ipType != types.TargetGroupIpAddressTypeEnumIpv6:
+		return misconfigured("The protocol '%s' needs an IPv6 target group on a dualstack load balancer, and '%s' is none", l.protocol, l.group.name)
 	}
 	return nil
 }

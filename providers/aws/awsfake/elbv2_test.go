@@ -659,6 +659,13 @@ func TestListenerFacts(t *testing.T) {
 			return b.createListener(lb, group, 80, change)
 		}
 	}
+	sourceNAT := func(i *elbv2.CreateLoadBalancerInput) {
+		i.IpAddressType, i.EnablePrefixForIpv6SourceNat = types.IpAddressTypeDualstack, types.EnablePrefixForIpv6SourceNatEnumOn
+	}
+	ipv6UDP := func(i *elbv2.CreateTargetGroupInput) {
+		protocol(types.ProtocolEnumUdp)(i)
+		i.IpAddressType = types.TargetGroupIpAddressTypeEnumIpv6
+	}
 	secure := func(change func(*in)) func(*bench) error {
 		return create(nil, func(i *in) {
 			tls(i)
@@ -732,11 +739,11 @@ func TestListenerFacts(t *testing.T) {
 			return b.createListener(lb, b.group("web", protocol(udp)), 80, func(i *in) { i.Protocol = udp })
 		}, wrong},
 		{"UDP with dual stack and source NAT", func(b *bench) error {
-			lb := b.nlb("web", func(i *elbv2.CreateLoadBalancerInput) {
-				i.IpAddressType, i.EnablePrefixForIpv6SourceNat = types.IpAddressTypeDualstack, types.EnablePrefixForIpv6SourceNatEnumOn
-			})
-			return b.createListener(lb, b.group("web", protocol(udp)), 80, func(i *in) { i.Protocol = udp })
+			return b.createListener(b.nlb("web", sourceNAT), b.group("web", ipv6UDP), 80, func(i *in) { i.Protocol = udp })
 		}, ""},
+		{"UDP with dual stack to IPv4", func(b *bench) error {
+			return b.createListener(b.nlb("web", sourceNAT), b.group("web", protocol(udp)), 80, func(i *in) { i.Protocol = udp })
+		}, wrong},
 		{"50 listeners", func(b *bench) error {
 			lb, group := b.nlb("web", nil), b.group("web", nil)
 			for port := range int32(50) {

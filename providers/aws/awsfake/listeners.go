@@ -117,15 +117,15 @@ func (c *Cloud) wish(l *listener, w listenerWish) error {
 			Message: text("Listener protocol '%s' is not supported by load balancers of type 'network'", l.protocol),
 		}
 	}
-	if err := checkUDP(l.lb, l.protocol); err != nil {
-		return err
-	}
 	if len(w.actions) > 0 || l.group == nil {
 		group, err := c.forwarded(w.actions)
 		if err != nil {
 			return err
 		}
 		l.group = group
+	}
+	if err := checkUDP(l.lb, l); err != nil {
+		return err
 	}
 	if secureBefore && l.protocol != types.ProtocolEnumTls {
 		l.certificate, l.further, l.policy, l.alpn = "", nil, "", ""

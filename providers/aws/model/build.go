@@ -341,6 +341,7 @@ func (b *builder) network(mappings []Mapping, groups []string) *NLB {
 		Name:      b.nlbName(),
 		Internal:  s.Internal,
 		DualStack: s.DualStack,
+		SourceNAT: s.DualStack && slices.ContainsFunc(s.Ports, func(port settings.Port) bool { return port.Listener.HasUDP() }),
 		Mappings:  mappings,
 		Groups:    groups,
 		Tags:      b.tags,
@@ -457,6 +458,29 @@ func (b *builder) endpoints(port int32) []Target {
 		targets = append(targets, Target{ID: endpoint.Addr().String(), Port: int32(endpoint.Port()), Zone: b.zoneOf(endpoint.Addr())})
 	}
 	return targets
+}
+
+// private are the ranges outside of the VPC that AWS takes targets of.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("100.64.0.0/10"),
+}
+
+// Registrable parts the endpoints that AWS takes as targets from the addresses
+// of the others. Which of IPv6 it takes is for AWS to say.
+func Registrable(endpoints map[int32][]netip.AddrPort, vpc []netip.Prefix) (taken map[int32][]netip.AddrPort, others []netip.Addr) {
+	taken = map[int32][]netip.AddrPort{}
+	for port, all := range endpoints {
+		for _, at := range all {
+			within := func(prefix netip.Prefix) bool { return prefix.Contains(at.Addr()) }
+			if at.Addr().Is4() && !slices.ContainsFunc(private, within) && !slices.ContainsFunc(vpc, within) {
+				others = append(others, at.Addr())
+				continue
+			}
+			taken[port] = append(taken[port], at)
+		}
+	}
+	slices.SortFunc(others, netip.Addr.Compare)
+	return taken, slices.Compact(others)
 }
 
 // targetGroupName is that of the target group that the listener sends to

@@ -48,6 +48,9 @@ type NLB struct {
 	Name      string
 	Internal  bool
 	DualStack bool
+	// SourceNAT says that it sends UDP by prefixes of its subnets, as one with
+	// DualStack must.
+	SourceNAT bool
 	// Mappings by subnet ID.
 	Mappings []Mapping
 	// Clashing are subnets whose zone has another one so far, which has to go first.

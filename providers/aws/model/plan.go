@@ -231,7 +231,7 @@ func (p *planner) targetGroupsIn() {
 
 // targetGroupDefaults are the attributes that a new target group has.
 func targetGroupDefaults(group *TargetGroup) map[string]string {
-	udp := group.Protocol == settings.UDP || group.Protocol == settings.TCPUDP
+	udp := group.Protocol.HasUDP()
 	return merged(settings.TargetGroupAttributes, map[string]string{
 		"preserve_client_ip.enabled":                                   strconv.FormatBool(!group.IPs || udp),
 		"deregistration_delay.connection_termination.enabled":          strconv.FormatBool(udp),
@@ -308,30 +308,39 @@ func (p *planner) networkIn() {
 	}
 	if observed == nil {
 		p.add(CreateNLB{desired})
-		observed = &NLB{Mappings: desired.Mappings, Groups: desired.Groups, DualStack: desired.DualStack, Tags: desired.Tags}
+		observed = &NLB{Mappings: desired.Mappings, Groups: desired.Groups, DualStack: desired.DualStack, SourceNAT: desired.SourceNAT, Tags: desired.Tags}
 	}
 	p.tags(PieceNLB, desired.Name, desired.Tags, observed.Tags)
 	p.there = observed.Listeners
 	if desired.DualStack != observed.DualStack {
 		p.dropUnfit(desired.DualStack)
 	}
-	switch {
-	case !sameMappings(desired.Mappings, observed.Mappings):
-		if free := unclashing(desired); len(free) < len(desired.Mappings) {
-			// It takes AWS minutes to leave a zone: let all else go on before.
-			p.add(SetMappings{desired.Name, free, desired.DualStack})
-			p.later = append(p.later, SetMappings{desired.Name, desired.Mappings, desired.DualStack})
-			break
-		}
-		p.add(SetMappings{desired.Name, desired.Mappings, desired.DualStack})
-	case desired.DualStack != observed.DualStack:
-		p.add(SetDualStack{desired.Name, desired.DualStack})
-	}
+	p.mappings(desired, observed)
 	if !sameSet(desired.Groups, observed.Groups) {
 		p.add(SetGroups{desired.Name, desired.Groups})
 	}
 	if set := changed(desired.Attributes, observed.Attributes, loadBalancerDefaults(desired)); len(set) > 0 {
 		p.add(SetNLBAttributes{desired.Name, set})
+	}
+}
+
+// mappings bring an NLB to its subnets and address families.
+func (p *planner) mappings(desired, observed *NLB) {
+	free := desired.Mappings
+	if !sameMappings(desired.Mappings, observed.Mappings) {
+		free = unclashing(desired)
+	}
+	// Listeners of UDP need it until they are gone.
+	sourceNAT := desired.SourceNAT || observed.SourceNAT && desired.DualStack
+	switch {
+	case !sameMappings(free, observed.Mappings) || sourceNAT != observed.SourceNAT:
+		p.add(SetMappings{desired.Name, free, desired.DualStack, sourceNAT})
+	case desired.DualStack != observed.DualStack:
+		p.add(SetDualStack{desired.Name, desired.DualStack})
+	}
+	// It takes AWS minutes to leave a zone: let all else go on before.
+	if len(free) < len(desired.Mappings) || sourceNAT != desired.SourceNAT {
+		p.later = append(p.later, SetMappings{desired.Name, desired.Mappings, desired.DualStack, desired.SourceNAT})
 	}
 }
 
@@ -341,10 +350,11 @@ func unclashing(nlb *NLB) []Mapping {
 }
 
 // dropUnfit removes the listeners that keep an NLB from its new address
-// families: dualstack has no UDP, and IPv4 no targets by IPv6.
+// families: dualstack has no UDP to targets by IPv4, and IPv4 no targets by
+// IPv6.
 func (p *planner) dropUnfit(dualStack bool) {
 	p.there = slices.DeleteFunc(slices.Clone(p.there), func(listener Listener) bool {
-		unfit := listener.Protocol == settings.UDP || listener.Protocol == settings.TCPUDP
+		unfit := listener.Protocol.HasUDP()
 		if !dualStack {
 			group := p.observed.TargetGroup(listener.TargetGroup)
 			unfit = group != nil && group.IPv6

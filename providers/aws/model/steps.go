@@ -78,9 +78,9 @@ type (
 	}
 	// SetMappings says in which subnets an NLB is, and its address families.
 	SetMappings struct {
-		Name      string
-		Mappings  []Mapping
-		DualStack bool
+		Name                 string
+		Mappings             []Mapping
+		DualStack, SourceNAT bool
 	}
 	// SetGroups says in which security groups an NLB is.
 	SetGroups struct {
@@ -228,21 +228,18 @@ func (s Deregister) String() string {
 }
 
 func (s CreateNLB) String() string {
-	scheme, families := "internet-facing", "ipv4"
+	scheme := "internet-facing"
 	if s.NLB.Internal {
 		scheme = "internal"
 	}
-	if s.NLB.DualStack {
-		families = "dualstack"
-	}
-	return fmt.Sprintf("create nlb %s %s %s in %s, groups %s", s.NLB.Name, scheme, families, mappings(s.NLB.Mappings), words(s.NLB.Groups))
+	return fmt.Sprintf("create nlb %s %s %s in %s, groups %s", s.NLB.Name, scheme, families(s.NLB.DualStack, s.NLB.SourceNAT), mappings(s.NLB.Mappings), words(s.NLB.Groups))
 }
 func (s DeleteNLB) String() string { return "delete nlb " + s.Name + because(s.Why) }
 func (s SetNLBAttributes) String() string {
 	return fmt.Sprintf("set attributes of %s: %s", s.Name, equalities(s.Attributes))
 }
 func (s SetMappings) String() string {
-	return fmt.Sprintf("set subnets of %s: %s, dualstack %t", s.Name, mappings(s.Mappings), s.DualStack)
+	return fmt.Sprintf("set subnets of %s: %s, %s", s.Name, mappings(s.Mappings), families(s.DualStack, s.SourceNAT))
 }
 func (s SetGroups) String() string {
 	return fmt.Sprintf("set groups of %s: %s", s.Name, words(s.Groups))
@@ -391,6 +388,16 @@ func targets(all []Target) string {
 		}
 	}
 	return strings.Join(items, " ")
+}
+
+func families(dualStack, sourceNAT bool) string {
+	switch {
+	case sourceNAT:
+		return "dualstack with source NAT"
+	case dualStack:
+		return "dualstack"
+	}
+	return "ipv4"
 }
 
 func mappings(all []Mapping) string {

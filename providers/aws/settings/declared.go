@@ -70,7 +70,7 @@ var Declared = []Declaration{
 	{"eip-allocations", network, list("ID of an Elastic IP allocation", prefixed("eipalloc-")), "addresses of AWS", "Elastic IPs, one for each subnet: in the order of the annotation subnets, or of the zones. What a zone has it keeps. Only for one that faces the internet."},
 	{"private-ipv4-addresses", network, list("IPv4 address", isIPv4), "addresses of AWS", "Private addresses, one in each subnet. Only for an internal one."},
 	{"ipv6-addresses", network, list("IPv6 address", isIPv6), "addresses of AWS", "IPv6 addresses, one in each subnet. Only with dualstack."},
-	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer. Its subnets must all have IPv6 for dualstack; ipFamilies with PreferDualStack does without where they have not."},
+	{"ip-address-type", network, oneOf("ipv4", "dualstack"), "by ipFamilies", "Address families of the load balancer. Its subnets must all have IPv6 for dualstack; ipFamilies with PreferDualStack does without where they have not. UDP over IPv6 goes only to targets by IPv6: ipFamilies must start with it."},
 
 	{"security-groups", both, list("ID or Name tag of a security group", filled), "one of its own", "Security groups in place of the one that Herald makes. Their rules are yours; the first is let in to the nodes."},
 	{"extra-security-groups", both, list("ID or Name tag of a security group", filled), "none", "Security groups beside the one that Herald makes."},

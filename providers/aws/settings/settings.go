@@ -98,6 +98,9 @@ const (
 	HTTPS  Protocol = "HTTPS"
 )
 
+// HasUDP says whether it is, or has beside TCP, UDP.
+func (p Protocol) HasUDP() bool { return p == UDP || p == TCPUDP }
+
 // RejectedPort is a port of the Service that is not served.
 type RejectedPort struct {
 	Port     int32
@@ -256,11 +259,11 @@ func families(r *reader, s *Settings) *v1alpha1.Refusal {
 	udp := slices.ContainsFunc(spec.Ports, func(port corev1.ServicePort) bool { return port.Protocol == corev1.ProtocolUDP })
 	s.NeedsIPv6 = must
 	switch {
-	case !s.DualStack || !udp:
+	case !s.DualStack || !udp || s.TargetIPv6:
 	case must:
-		return v1alpha1.Refuse(v1alpha1.WrongFamily, "a Network Load Balancer with UDP has IPv4 only, and spec.ipFamilies or %sip-address-type needs IPv6: serve UDP by a Service of its own", Prefix)
+		return v1alpha1.Refuse(v1alpha1.WrongFamily, "spec.ipFamilies or %sip-address-type needs IPv6, which a Network Load Balancer has for UDP only towards targets with IPv6, and spec.ipFamilies starts with IPv4: want a Service whose spec.ipFamilies starts with IPv6, or serve UDP by a Service of its own", Prefix)
 	default:
-		r.ignore("spec.ipFamilies has IPv6, which a Network Load Balancer with UDP does not have: it serves IPv4.")
+		r.ignore("spec.ipFamilies has IPv6, which a Network Load Balancer has for UDP only when spec.ipFamilies starts with IPv6: it serves IPv4.")
 		s.DualStack = false
 	}
 	return nil
@@ -381,7 +384,7 @@ func consistent(r *reader, s *Settings) *v1alpha1.Refusal {
 // unfit refuses attributes of target groups that do not go with the protocols
 // of the ports.
 func unfit(s *Settings, tls bool) *v1alpha1.Refusal {
-	udp := slices.ContainsFunc(s.Ports, func(port Port) bool { return port.Target == UDP || port.Target == TCPUDP })
+	udp := slices.ContainsFunc(s.Ports, func(port Port) bool { return port.Target.HasUDP() })
 	for _, c := range []struct {
 		key, value string
 		there      bool

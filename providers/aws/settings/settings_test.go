@@ -136,6 +136,13 @@ func TestParse(t *testing.T) {
 			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 		}, []Kind{Network}, func(s *Settings) { s.DualStack = true }},
 		{"IPv6 alone", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6, s.TargetIPv6 = true, true, true }},
+		{"IPv6 before IPv4, with UDP", nil, func(s *corev1.Service) {
+			s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
+			s.Spec.Ports[1].Protocol = corev1.ProtocolUDP
+		}, []Kind{Network}, func(s *Settings) {
+			s.DualStack, s.NeedsIPv6, s.TargetIPv6 = true, true, true
+			s.Ports[1].Listener, s.Ports[1].Target = UDP, UDP
+		}},
 		{"two families by annotation", texts{"ip-address-type": "dualstack"}, nil, []Kind{Network}, func(s *Settings) { s.DualStack, s.NeedsIPv6 = true, true }},
 		{"two protocols at one port", nil, func(s *corev1.Service) {
 			s.Spec.Ports[1].Port, s.Spec.Ports[1].NodePort, s.Spec.Ports[1].Protocol = 80, 30080, corev1.ProtocolUDP
@@ -229,7 +236,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no node ports on a CLB", nil, func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 0 }, Classic, []string{"port 80", "Network Load Balancer"}},
 		{"no node ports", nil, func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 0 }, Network, []string{"port 80", "target-type ip"}},
 		{"IPv6 on a CLB", nil, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, Classic, []string{"spec.ipFamilies"}},
-		{"IPv6 with UDP", texts{"ip-address-type": "dualstack"}, udp, Network, []string{"UDP", "ip-address-type"}},
+		{"IPv6 with UDP", texts{"ip-address-type": "dualstack"}, udp, Network, []string{"UDP", "ip-address-type", "starts with IPv6"}},
 		{"IPv6 without IPv6", texts{"ip-address-type": "ipv4"}, func(s *corev1.Service) { s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol} }, Network, []string{"ip-address-type", "spec.ipFamilies"}},
 		{"nothing but SCTP", nil, func(s *corev1.Service) {
 			s.Spec.Ports = s.Spec.Ports[:1]
