@@ -254,3 +254,11 @@ func BenchmarkMany(b *testing.B) {
 		}
 	}
 }
+
+func TestRoutesThatMayBeRefused(t *testing.T) {
+	for addresses, want := range map[int]uint32{0: 10_000, 1: 10_000, 2048: 10_000, 2049: 16_384, 4096: 16_384, 100_000: 524_288} {
+		if got := mostRefused(addresses); got != want {
+			t.Errorf("%d addresses: %d, want %d", addresses, got, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -81,6 +82,7 @@ func (c *course) routers() {
 		r := Router{Name: object.Name}
 		objects[r.Name] = object
 		r.Peer, r.Reason, r.Why = c.peerOf(object)
+		r.Peer.MostRefused = mostRefused(len(c.VirtualIPs))
 		r.Asked, r.Quiet = r.Peer.Families, r.Peer.GracefulRestart.Enabled
 		if c.Departs != "" && !(c.returns() && r.Quiet) {
 			r.Peer.ShutDown = true
@@ -107,6 +109,13 @@ func (c *course) routers() {
 		c.Peers = append(c.Peers, r.Peer)
 		r.BFD = c.watchRouter(r, objects[r.Name].Spec.BFD)
 	}
+}
+
+// mostRefused is how many routes of a family a router may advertise to us where there are so many addresses. It may know them
+// all from other nodes; FRR tells a node even of its own, unless that is alone in its group of peers. Much the same number of
+// addresses has the same answer, so that sessions are rarely changed.
+func mostRefused(addresses int) uint32 {
+	return max(bgp.MostRefused, uint32(4)<<bits.Len(uint(max(addresses, 1)-1)))
 }
 
 // selects says whether a selector has the labels; one that cannot be read has none.

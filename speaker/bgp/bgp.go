@@ -5,7 +5,6 @@
 package bgp
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,6 +80,10 @@ type Peer struct {
 
 	GracefulRestart GracefulRestart
 
+	// MostRefused is how many routes of a family the router may advertise to us: the constant when zero. They are refused, and
+	// take memory all the same. With one more the session ends, for a minute at first and up to half an hour. During a session it
+	// can only grow.
+	MostRefused uint32
 	// ShutDown adds the GRACEFUL_SHUTDOWN community (RFC 8326) to all routes to this peer.
 	ShutDown bool
 }
@@ -140,7 +143,8 @@ type Status struct {
 	Families []Family
 	// Advertised counts the routes sent, by family.
 	Advertised map[Family]int
-	// RefusedRoutes counts what the router has advertised to us, since the peer was set.
+	// RefusedRoutes counts what the router has advertised to us, since the peer was set; but for routes with our AS in their path,
+	// as those of other nodes have.
 	RefusedRoutes uint64
 }
 
@@ -151,9 +155,6 @@ type Options struct {
 	// Restarting says that a Speaker before us may have left routes that the routers still keep (RFC 4724, section 4.1). The
 	// first set of routes with a peer must then be complete.
 	Restarting bool
-	// MostRefused is how many routes of a family a router may advertise to us: 10,000 when zero. They are refused, and take
-	// memory all the same. With one more, the session ends until the peer is changed.
-	MostRefused uint32
 	// Notify is told of each change of a peer's State or LastError, in their order, from Run's goroutine.
 	Notify func(Status)
 }
@@ -180,9 +181,6 @@ type Speaker struct {
 	// changed tells Run that the interfaces to watch may be others.
 	changed chan struct{}
 }
-
-// GoBGP counts all of them at each message with routes, which has to stay cheap.
-const mostRefused = 10_000
 
 // New returns a Speaker that does nothing until it is run.
 func New(o Options) *Speaker {
@@ -347,7 +345,7 @@ func (s *Speaker) apply() (errs []error) {
 	neighbors := map[identity][]neighbor{}
 	var all []neighbor
 	for _, p := range s.peers {
-		n := neighbor{Peer: p, mostRefused: cmp.Or(s.options.MostRefused, mostRefused)}
+		n := neighbor{Peer: p}
 		if p.unnumbered() {
 			n.Address, n.Source = s.links[p.Interface].router, s.links[p.Interface].ours
 		}

@@ -51,8 +51,10 @@ type entry struct {
 	// restarting: the router may keep routes of a Speaker before us, and has not heard of us yet.
 	restarting bool
 	// losses counts sessions in a row that have not lasted.
-	losses  int
-	renewal renewal
+	losses int
+	// overflows counts the times that there were too many routes.
+	overflows int
+	renewal   renewal
 }
 
 func newBoard() board {
@@ -84,7 +86,7 @@ func (b *board) keep(peers []Peer) {
 // added is called before GoBGP is told of a neighbor.
 func (b *board) added(n neighbor, restarting bool) {
 	b.change(n.Name, func(e *entry) {
-		e.neighbor, e.overfull, e.restarting, e.losses = n, false, restarting, 0
+		e.neighbor, e.overfull, e.restarting, e.losses, e.overflows = n, false, restarting, 0, 0
 		e.calm(time.Now())
 		b.names[n.Address] = n.Name
 		if n.Passive {
@@ -219,6 +221,8 @@ func (b *board) moved(p apiutil.Peer, at time.Time) (wrong bool) {
 		switch {
 		case e.status.State == established:
 			e.renewal, e.restarting = renewal{}, false
+		case e.status.State == "Idle" && was == established && e.overfull:
+			e.overflowed(at.Sub(since), at)
 		case e.status.State == "Idle" && was == established && !wrongBefore(e):
 			e.lost(at.Sub(since), at)
 		case e.status.State != "Idle" && e.renewal.eagerly:

@@ -22,6 +22,11 @@ const (
 	settled = 10 * time.Second
 	// longestPause is before GoBGP goes on by itself.
 	longestPause = 4 * time.Second
+	// A session that has ended for too many routes is tried again after overflowPause at first. It is likely to end again
+	// within seconds, and takes what is advertised along. One that has lasted for overflowSettled begins anew.
+	overflowPause        = time.Minute
+	longestOverflowPause = 30 * time.Minute
+	overflowSettled      = time.Hour
 
 	defaultConnectRetryTime = 120 * time.Second
 )
@@ -55,6 +60,23 @@ func (e *entry) lost(lasted time.Duration, at time.Time) {
 	e.losses++
 }
 
+// overflowed is called when a session has ended that lasted so long, because the router has advertised too many routes to us.
+func (e *entry) overflowed(lasted time.Duration, at time.Time) {
+	if lasted >= overflowSettled {
+		e.overflows = 0
+	}
+	e.renewal = renewal{at.Add(min(overflowPause<<min(e.overflows, 8), longestOverflowPause)), true}
+	e.overflows++
+}
+
+// eager says whether a neighbor is tried more often than it asks for.
+func (b *board) eager(name string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entries[name]
+	return e != nil && !e.renewal.at.IsZero() && !e.renewal.eagerly
+}
+
 // calm is called when a neighbor begins to be tried eagerly.
 func (e *entry) calm(at time.Time) {
 	e.renewal = renewal{}
@@ -78,7 +100,7 @@ func (b *board) due(now time.Time) (due map[string]bool, next time.Time) {
 		case e.status.State == "OpenSent", e.status.State == "OpenConfirm":
 			e.renewal.at = now.Add(time.Second) // a session may be about to be
 		case r.eagerly:
-			due[name] = true
+			due[name], e.overfull = true, false
 			e.calm(now)
 		default:
 			due[name] = false

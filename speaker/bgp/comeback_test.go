@@ -43,7 +43,15 @@ func TestComeBack(t *testing.T) {
 			[]string{"3 eagerly", "7 eagerly", "20 eagerly", "32 eagerly"},
 		},
 		{"with its own time short enough", [][]move{session(2, 100)}, func(e *entry) { e.ConnectRetryTime = 5 * time.Second }, 300, []string{"100 eagerly"}},
-		{"with too many routes", [][]move{session(2, 100)}, func(e *entry) { e.overfull = true }, 300, nil},
+		{"with too many routes", [][]move{session(2, 100)}, func(e *entry) { e.overfull = true }, 300, []string{"160 eagerly", "220 as asked"}},
+		{
+			"with too many routes again", [][]move{session(2, 100)}, func(e *entry) { e.overfull, e.overflows = true, 2 }, 400,
+			[]string{"340 eagerly"},
+		},
+		{
+			"with too many routes after many times", [][]move{session(2, 100)}, func(e *entry) { e.overfull, e.overflows = true, 50 }, 1930,
+			[]string{"1900 eagerly"},
+		},
 		{
 			"made anew otherwise while it waits", [][]move{session(2, 3), session(5, 6), {{6, bgp.BGP_FSM_ACTIVE}}}, nil, 300,
 			[]string{"3 eagerly", "66 as asked"},

@@ -587,22 +587,75 @@ func TestBIRD(t *testing.T) {
 	}
 }
 
+// networks are routes of FRR's own.
+func networks(from, to int) string {
+	all := " address-family ipv4 unicast\n"
+	for i := from; i < to; i++ {
+		all += fmt.Sprintf("  network 192.0.2.%d/32\n", i)
+	}
+	return all + " exit-address-family\n no bgp network import-check\n"
+}
+
 func TestTooManyRoutesEndTheSession(t *testing.T) {
 	l := newLab(t)
 	p, q := l.place(1), l.place(2)
-	networks := " address-family ipv4 unicast\n"
-	for i := range 12 {
-		networks += fmt.Sprintf("  network 192.0.2.%d/32\n", i)
-	}
-	p.frr(p.frrConfig(65001, 64512) + networks + " exit-address-family\n no bgp network import-check\n")
+	f := p.frr(p.frrConfig(65001, 64512) + networks(0, 12))
 	g := q.frr(q.frrConfig(65002, 64512))
-	r := l.speaker([]Peer{p.peer(65001), q.peer(65002)}, plainTo("tor1", "tor2"), func(o *Options) { o.MostRefused = 10 })
-	l.Eventually("the session ends", func() bool {
+	few := func(peer *Peer) { peer.MostRefused = 10 }
+	r := l.speaker([]Peer{p.peer(65001, few), q.peer(65002, few)}, plainTo("tor1", "tor2"))
+	ended := func() bool {
 		s := r.status("tor1")
 		return s.State == "Idle" && strings.HasPrefix(s.LastError, "the router advertises more than 10 routes to us")
-	})
+	}
+	l.Eventually("the session ends", ended)
 	r.established("tor2")
 	l.eventuallyIs("the other router", "via 10.0.2.1 path 64512", func() string { return g.route(plain) })
+
+	again := func() {
+		t.Helper()
+		r.board.mu.Lock()
+		wait := time.Until(r.board.entries["tor1"].renewal.at)
+		r.board.mu.Unlock()
+		if wait < overflowPause/2 {
+			t.Errorf("it is tried again within %s", wait)
+		}
+		r.board.change("tor1", func(e *entry) {
+			e.renewal.at = time.Now()
+			e.status.LastError = "the wait is over"
+		})
+	}
+	before := r.status("tor1").Since
+	again()
+	l.Eventually("it ends again", func() bool { return ended() && r.status("tor1").Since.After(before) })
+	f.Vtysh("configure terminal", "router bgp 65001", "address-family ipv4 unicast", "no network 192.0.2.0/32", "no network 192.0.2.1/32")
+	again()
+	r.established("tor1")
+	l.eventuallyIs("the router", "via 10.0.1.1 path 64512", func() string { return f.route(plain) })
+}
+
+// More may be refused while a session lasts, and not less.
+func TestMoreRoutesMayBeRefused(t *testing.T) {
+	l := newLab(t)
+	p := l.place(1)
+	f := p.frr(p.frrConfig(65001, 64512) + networks(0, 8))
+	most := func(n uint32) []Peer { return []Peer{p.peer(65001, func(peer *Peer) { peer.MostRefused = n })} }
+	r := l.speaker(most(10), plainTo("tor1"))
+	r.established("tor1")
+	refused := func(n uint64) {
+		t.Helper()
+		l.Eventually(fmt.Sprint(n, " are refused"), func() bool { return r.status("tor1").RefusedRoutes == n })
+	}
+	refused(8)
+	r.set(most(20), plainTo("tor1"))
+	f.Vtysh("configure terminal", "router bgp 65001", "address-family ipv4 unicast", "network 192.0.2.8/32", "network 192.0.2.9/32", "network 192.0.2.10/32")
+	refused(11)
+	r.set(most(10), plainTo("tor1"))
+	f.Vtysh("configure terminal", "router bgp 65001", "address-family ipv4 unicast", "network 192.0.2.11/32")
+	refused(12)
+	r.established("tor1")
+	if n := f.session("10.0.1.1").Established; n != 1 {
+		t.Errorf("there have been %d sessions", n)
+	}
 }
 
 // A speaker that has ended leaves nothing running, whatever state its sessions were in.

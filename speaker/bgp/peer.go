@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MostRefused is how many routes of a family a router may advertise to us, unless its Peer says otherwise. GoBGP counts all of
+// them at each message with routes, which has to stay cheap.
+const MostRefused = 10_000
+
 const (
 	defaultHoldTime    = 90 * time.Second
 	defaultRestartTime = 120 * time.Second
@@ -40,8 +44,6 @@ func b2i(b bool) int {
 // be known.
 type neighbor struct {
 	Peer
-	// mostRefused is how many routes of a family it may advertise to us.
-	mostRefused uint32
 }
 
 func (p Peer) identity() identity { return identity{p.RouterID, p.Passive, p.Interface} }
@@ -153,6 +155,7 @@ func (p Peer) withDefaults(o Options) Peer {
 	}
 	p.Families = slices.Compact(slices.Sorted(slices.Values(p.Families)))
 	p.Port = cmp.Or(p.Port, 179)
+	p.MostRefused = cmp.Or(p.MostRefused, MostRefused)
 	p.HoldTime = cmp.Or(p.HoldTime, defaultHoldTime)
 	p.KeepaliveTime = cmp.Or(p.KeepaliveTime, (p.HoldTime / 3).Truncate(time.Second))
 	if p.GracefulRestart.Enabled {
@@ -227,7 +230,7 @@ func (n neighbor) gobgp(restarting, eagerly bool) *api.Peer {
 	for _, f := range n.Families {
 		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: f.gobgp(), Enabled: true},
-			PrefixLimits:      &api.PrefixLimit{Family: f.gobgp(), MaxPrefixes: n.mostRefused},
+			PrefixLimits:      &api.PrefixLimit{Family: f.gobgp(), MaxPrefixes: n.MostRefused},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart}},
 		})
 	}

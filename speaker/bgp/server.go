@@ -178,6 +178,9 @@ func (s *server) removePeer(n neighbor) error {
 func (s *server) addPeers(neighbors []neighbor, restarts func(name string) bool) (errs []error) {
 	for _, n := range neighbors {
 		is, exists := s.neighbors[n.Name]
+		if exists {
+			n.MostRefused = max(n.MostRefused, is.MostRefused) // the router may be beyond the other one already
+		}
 		var err error
 		switch {
 		case !n.Address.IsValid():
@@ -186,9 +189,9 @@ func (s *server) addPeers(neighbors []neighbor, restarts func(name string) bool)
 			restarting := restarts(n.Name)
 			s.board.added(n, restarting)
 			err = s.AddPeer(s.ctx, &api.AddPeerRequest{Peer: n.gobgp(restarting, true)})
-		case is.ConnectRetryTime != n.ConnectRetryTime:
+		case is.ConnectRetryTime != n.ConnectRetryTime || is.MostRefused < n.MostRefused:
 			s.board.changed(n)
-			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false, false)})
+			_, err = s.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: n.gobgp(false, s.board.eager(n.Name))})
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("peer %s: %w", n.Name, err))

@@ -17,7 +17,7 @@ func noRouter(ifname string) string {
 }
 
 func tooMany(n neighbor) string {
-	return fmt.Sprintf("the router advertises more than %d routes to us, which are refused but take memory; change the BGPPeer when it does not any more", n.mostRefused)
+	return fmt.Sprintf("the router advertises more than %d routes to us, which are refused but take memory: have it advertise none; the session is tried again later", n.MostRefused)
 }
 
 func wrongAS(n neighbor) string {
