@@ -55,19 +55,15 @@ type FRR struct {
 	dir string
 }
 
-// FRR starts zebra and a daemon with its configuration, and before it those that it has beside it.
-func (l Lab) FRR(name, daemon, config string, beside ...string) *FRR {
+// FRR starts zebra and a daemon with its configuration.
+func (l Lab) FRR(name, daemon, config string) *FRR {
 	l.Helper()
 	const bin = "/usr/lib/frr/"
 	if _, err := os.Stat(bin + daemon); err != nil {
 		l.Skipf("FRR's %s is not installed", daemon)
 	}
 	dir := l.dirOf("frr")
-	start := func(program, config, listens string) *Daemon {
-		var more []string
-		if program == "bfdd" {
-			more = []string{"--bfdctl", filepath.Join(dir, "bfdd.sock")}
-		}
+	start := func(program, config, listens string, more ...string) *Daemon {
 		d := l.Daemon(name, append([]string{
 			bin + program, "-f", l.write(dir, program+".conf", config), "-i", filepath.Join(dir, program+".pid"),
 			"-z", filepath.Join(dir, "zserv.api"), "--vty_socket", dir, "-P", "0", "--log", "stdout",
@@ -76,10 +72,11 @@ func (l Lab) FRR(name, daemon, config string, beside ...string) *FRR {
 		return d
 	}
 	start("zebra", "", "zserv.api")
-	for _, other := range beside {
-		start(other, "", other+".vty")
+	var more []string
+	if daemon == "bfdd" {
+		more = []string{"--bfdctl", filepath.Join(dir, "bfdd.sock")}
 	}
-	return &FRR{start(daemon, config, daemon+".vty"), dir}
+	return &FRR{start(daemon, config, daemon+".vty", more...), dir}
 }
 
 // Vtysh gives FRR commands, and returns what it says to them.

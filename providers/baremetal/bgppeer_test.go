@@ -466,21 +466,21 @@ func TestMaxNodesDuringARollingUpgrade(t *testing.T) {
 		if len(order) != 3 {
 			w.Fatalf("candidates %v, want three", order)
 		}
+		unmoved := func(when string) {
+			w.Helper()
+			w.untilCandidates("203.0.113.17", strings.Join(order, " "))
+			w.rest()
+			if got := w.limits("203.0.113.17"); got != limits {
+				w.Errorf("%s: %s, want %s", when, got, limits)
+			}
+		}
 		for _, node := range slices.Clone(order) {
 			w.leave(node)
 			order = without(order, node)
-			w.untilCandidates("203.0.113.17", strings.Join(order, " "))
-			w.rest()
-			if got := w.limits("203.0.113.17"); got != limits {
-				w.Errorf("while %s restarts: %s, want %s", node, got, limits)
-			}
+			unmoved("while " + node + " restarts")
 			w.comeBack(node)
 			order = append(order, node)
-			w.untilCandidates("203.0.113.17", strings.Join(order, " "))
-			w.rest()
-			if got := w.limits("203.0.113.17"); got != limits {
-				w.Errorf("when %s is back: %s, want %s", node, got, limits)
-			}
+			unmoved("when " + node + " is back")
 		}
 		w.restarted(stop)
 	})

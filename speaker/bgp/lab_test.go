@@ -132,9 +132,9 @@ type frr struct {
 	*netlab.FRR
 }
 
-func (p place) frr(config string, beside ...string) frr {
+func (p place) frr(config string) frr {
 	p.Helper()
-	return frr{p, p.FRR(p.name, "bgpd", config, beside...)}
+	return frr{p, p.FRR(p.name, "bgpd", config)}
 }
 
 // session is what FRR knows of a neighbor.
