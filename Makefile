@@ -16,6 +16,9 @@ export GOWORK := off
 # nft, iptables and others are there on Debian, also when a shell leaves it out.
 export PATH := $(PATH):/usr/sbin:/sbin
 
+# End-to-end tests wait more than they work: so many clusters side by side.
+E2E_PARTS ?= 3
+
 GOTEST := go run ./hack/gotest -logs $(LOGS)
 
 .PHONY: help
@@ -47,7 +50,7 @@ test-sandbox: build kubernetes ## Tests of the sandbox itself (root)
 .PHONY: test-e2e
 test-e2e: build kubernetes ## End-to-end tests in the sandbox (root)
 ifneq ($(wildcard test/e2e/go.mod),)
-	@E2E_LOGS=$(CURDIR)/$(LOGS)/herald $(GOTEST) -suite $@ -dir test/e2e -each -- -count=1 -timeout 60m ./...
+	@E2E_LOGS=$(CURDIR)/$(LOGS)/herald $(GOTEST) -suite $@ -dir test/e2e -parts $(E2E_PARTS) -each -- -count=1 -timeout 60m ./...
 else
 	@echo "skipped: there is no test/e2e"
 endif

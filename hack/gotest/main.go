@@ -22,8 +22,9 @@ func main() {
 	dir := flag.String("dir", ".", "folder of the module")
 	logs := flag.String("logs", ".test-logs", "folder for logs")
 	each := flag.Bool("each", false, "show every test when it ends, not only packages")
+	parts := flag.Int("parts", 1, "how many parts to run side by side")
 	flag.Parse()
-	s := suite{name: *name, dir: *dir, logs: *logs, each: *each, args: flag.Args()}
+	s := suite{name: *name, dir: *dir, logs: *logs, each: *each, parts: *parts, args: flag.Args()}
 	ok, err := s.run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
@@ -37,6 +38,7 @@ func main() {
 type suite struct {
 	name, dir, logs string
 	each            bool
+	parts           int
 	args            []string
 }
 
@@ -47,14 +49,18 @@ func (s suite) run() (bool, error) {
 	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		return false, err
 	}
-	first, err := s.test(folder, s.args)
+	run := func() (*report, error) { return s.test(folder, "", s.args) }
+	if s.parts > 1 {
+		run = func() (*report, error) { return s.testParts(folder) }
+	}
+	first, err := run()
 	if err != nil {
 		return false, err
 	}
 	again := 0
 	for _, f := range first.unsteady() {
 		fmt.Printf("     again    %s, alone\n", f)
-		second, err := s.test(folder, f.only(s.args))
+		second, err := s.test(folder, "", f.only(s.args))
 		if err != nil {
 			return false, err
 		}
@@ -68,10 +74,13 @@ func (s suite) run() (bool, error) {
 	return first.failed == 0, os.WriteFile(filepath.Join(s.logs, s.name+".count"), []byte(line), 0o644)
 }
 
-// test runs go test once.
-func (s suite) test(folder string, args []string) (*report, error) {
+// test runs go test once, for a part of the suite if that is named.
+func (s suite) test(folder, part string, args []string) (*report, error) {
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Dir = s.dir
+	if part != "" {
+		cmd.Env = append(os.Environ(), partVariable+"="+part)
+	}
 	cmd.Stderr = os.Stderr
 	output, err := cmd.StdoutPipe()
 	if err != nil {
@@ -80,7 +89,7 @@ func (s suite) test(folder string, args []string) (*report, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	r := &report{out: os.Stdout, each: s.each, log: func(pkg, text string) error { return appendLog(folder, pkg, text) }}
+	r := &report{out: os.Stdout, each: s.each, part: part, log: func(pkg, text string) error { return appendLog(folder, pkg, part, text) }}
 	readErr := r.read(output)
 	if err := cmd.Wait(); err != nil && r.failed == 0 {
 		r.failed = 1
@@ -112,9 +121,12 @@ func (r *report) read(output io.Reader) error {
 	}
 }
 
-// appendLog adds text to the log of a package.
-func appendLog(folder, pkg, text string) error {
+// appendLog adds text to the log of a package, or of a part of it.
+func appendLog(folder, pkg, part, text string) error {
 	name := strings.ReplaceAll(shortName(pkg), "/", "_")
+	if part != "" {
+		name += "." + part
+	}
 	file, err := os.OpenFile(filepath.Join(folder, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ type event struct {
 type report struct {
 	out  io.Writer
 	each bool
+	part string
 	log  func(pkg, text string) error
 
 	packages                map[string]*packageReport
@@ -64,7 +65,7 @@ func (r *report) add(e event) error {
 		p.begin(e.Test)
 		p.results[e.Test] = e.Action
 		if r.each && !strings.Contains(e.Test, "/") {
-			fmt.Fprintf(r.out, "    %-4s %7.1fs  %s\n", e.Action, e.Elapsed, e.Test)
+			fmt.Fprintf(r.out, "    %-4s %7.1fs  %s%s\n", e.Action, e.Elapsed, e.Test, r.partSuffix())
 		}
 	}
 	return nil
@@ -124,7 +125,7 @@ func (r *report) endPackage(e event, p *packageReport) {
 		r.failures = append(r.failures, p.failures(e.Package, failed)...)
 	}
 	defer delete(r.packages, e.Package)
-	name := shortName(e.Package)
+	name := shortName(e.Package) + r.partSuffix()
 	if bad == 0 && len(passed)+len(skipped) == 0 {
 		return // no tests
 	}
@@ -132,20 +133,30 @@ func (r *report) endPackage(e event, p *packageReport) {
 	if bad > 0 {
 		result = "FAIL"
 	}
-	fmt.Fprintf(r.out, "%s %7.1fs  %-28s %d passed", result, e.Elapsed, name, len(passed))
+	var text strings.Builder // in one write: parts report side by side
+	defer func() { fmt.Fprint(r.out, text.String()) }()
+	fmt.Fprintf(&text, "%s %7.1fs  %-28s %d passed", result, e.Elapsed, name, len(passed))
 	if bad > 0 {
-		fmt.Fprintf(r.out, ", %d failed", bad)
+		fmt.Fprintf(&text, ", %d failed", bad)
 	}
-	fmt.Fprintln(r.out)
+	fmt.Fprintln(&text)
 	for _, test := range skipped {
-		fmt.Fprintf(r.out, "     skipped  %s: %s\n", test, why(p.output[test]))
+		fmt.Fprintf(&text, "     skipped  %s: %s\n", test, why(p.output[test]))
 	}
 	for _, test := range failed {
-		fmt.Fprintf(r.out, "     FAILED   %s\n%s", test, indent(p.output[test]))
+		fmt.Fprintf(&text, "     FAILED   %s\n%s", test, indent(p.output[test]))
 	}
 	if bad > 0 {
-		fmt.Fprint(r.out, indent(r.builds[e.FailedBuild]), indent(p.output[""]))
+		fmt.Fprint(&text, indent(r.builds[e.FailedBuild]), indent(p.output[""]))
 	}
+}
+
+// partSuffix names the part that is reported, if the suite is run in parts.
+func (r *report) partSuffix() string {
+	if r.part == "" {
+		return ""
+	}
+	return " (part " + r.part + ")"
 }
 
 // why is the reason in the output of a skipped test: the text of its last line

@@ -138,6 +138,7 @@ func saveLogs() {
 	if dir == "" {
 		return
 	}
+	dir = filepath.Join(dir, os.Getenv("TEST_PART")) // of the tests that run side by side, if they do
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "removing old logs:", err)
 	}
