@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/lan"
 	"github.com/heraldlb/herald/speaker/bfd"
@@ -88,6 +90,10 @@ type Decision struct {
 	Unready map[string]time.Time
 	// Came are the VirtualIPs that are newer than the rules of the service proxy, and when they came here.
 	Came map[string]time.Time
+	// Vacant are the VirtualIPs that this node can serve and the candidates before it do not take, and since when.
+	Vacant map[string]time.Time
+	// Refused are the VirtualIPs that this node is expected to serve and cannot, and since when.
+	Refused map[string]time.Time
 	// RouterPaths are the sessions of BFD with routers, by the name of the BGPPeer.
 	RouterPaths map[bfd.Path]string
 	// Unfit says why this node can serve no address at all.
@@ -162,9 +168,11 @@ func Decide(s Snapshot) *Decision {
 		Routed:      make(map[string]RouteVerdict, len(s.Before.Routed)),
 		Unready:     map[string]time.Time{},
 		Came:        map[string]time.Time{},
+		Vacant:      map[string]time.Time{},
+		Refused:     map[string]time.Time{},
 		RouterPaths: map[bfd.Path]string{},
 	}
-	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
+	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
 	c.unfit()
 	c.depart()
 	c.learn()
@@ -192,6 +200,7 @@ type course struct {
 	proxy    v1alpha1.Reason // why the service proxy cannot serve
 	tells    map[tale]bool
 	offers   map[string]*offer // by the name of the Advertisement
+	refusals map[bfd.Path]bool // sessions whose other side is told that this node cannot serve an address
 	room     room
 }
 
@@ -284,6 +293,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 		c.Roles[vip.Name] = role
 	}
 	c.again(role.wake(v))
+	c.refuse(vip.Name, v, p, role)
 	c.act(vip, addr, p, v, role)
 }
 
@@ -315,7 +325,9 @@ func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view
 	case verdict.Reason == v1alpha1.NotServedLocally:
 		verdict.Why = p.notServed
 	}
-	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn &&
+	// Another candidate that sees a foreign host knows more than one that cannot serve.
+	outdone := v.unfit != "" && meta.IsStatusConditionTrue(vip.Status.Conditions, v1alpha1.ConditionConflict)
+	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn && !outdone &&
 		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
 	c.Verdicts[vip.Name] = verdict
 	switch role.Phase {
@@ -355,6 +367,8 @@ type place struct {
 	rank       int // of this node among the candidates, -1 if it is none
 	peers      []peer
 	notServed  string
+	// unknown: the health check node ports have not answered yet.
+	unknown bool
 }
 
 // peer is another candidate.
@@ -365,6 +379,8 @@ type peer struct {
 	mac  [6]byte
 	path bfd.Path // without a peer when it is not watched
 	life life
+	// refuses: it lives, and says that it cannot serve some address.
+	refuses bool
 }
 
 // place finds out where an address lives, and has the other candidates watched.
@@ -394,7 +410,7 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 			o.path = bfd.Path{Peer: o.addr, Local: own, Interface: on}
 			c.watch(o.path, node)
 		}
-		o.life = c.lifeOf(o.path)
+		o.life, o.refuses = c.lifeOf(o.path), c.refuses(o.path)
 		p.peers = append(p.peers, o)
 	}
 	return p
@@ -438,10 +454,13 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 	c.turn(v, p, before)
 	v.quarantined = vip.Spec.Hold == v1alpha1.Conflict && p.rank >= 0 && v.turn && len(p.interfaces) > 0
 	if p.rank >= 0 {
-		if reason, why := c.local(vip, addr); v.unfit == "" && reason != "" {
+		reason, state, why := c.local(vip, addr)
+		if v.unfit == "" && reason != "" {
 			v.unfit, p.notServed = reason, why
+			p.unknown = state.Reason == "" || state.Reason == health.Unknown
 		}
 	}
+	c.vacancy(vip, v, p, before)
 	for _, heard := range c.Claims[addr] {
 		known := claim{Claim: heard, node: c.Hosts[heard.MAC], rank: -1}
 		for _, o := range p.peers {
@@ -545,18 +564,18 @@ func (c *course) ready(vip *v1alpha1.VirtualIP, addr netip.Addr) bool {
 
 // local says whether this node serves all Services of policy Local on an address, by their health check node ports, which
 // it has asked.
-func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr) (reason v1alpha1.Reason, why string) {
+func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr) (reason v1alpha1.Reason, state health.State, why string) {
 	for i := range vip.Spec.Claims {
 		target, ok := c.localTarget(&vip.Spec.Claims[i], addr)
 		if !ok {
 			continue
 		}
 		c.targets[target] = true
-		if state := c.Health[target]; !state.Healthy && reason == "" {
-			reason, why = v1alpha1.NotServedLocally, fmt.Sprintf("%s: %s", target.Service, cmp.Or(state.Reason, health.Unknown))
+		if said := c.Health[target]; !said.Healthy && reason == "" {
+			reason, state, why = v1alpha1.NotServedLocally, said, fmt.Sprintf("%s: %s", target.Service, cmp.Or(said.Reason, health.Unknown))
 		}
 	}
-	return reason, why
+	return reason, state, why
 }
 
 // localTarget is what tells whether a Service of policy Local is served here; false for one of policy Cluster.
@@ -583,6 +602,9 @@ func (c *course) internalIP(addr netip.Addr) netip.Addr {
 
 // finish puts the decision in order.
 func (c *course) finish() {
+	for i := range c.Sessions {
+		c.Sessions[i].ConcatenatedDown = c.refusals[c.Sessions[i].Path]
+	}
 	slices.SortFunc(c.L2, func(a, b l2.Announcement) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.Interface, b.Interface))
 	})
@@ -656,6 +678,9 @@ func (d *Decision) String() string {
 		word := ""
 		if s.AdminDown {
 			word = ", AdminDown"
+		}
+		if s.ConcatenatedDown {
+			word += ", ConcatenatedPathDown"
 		}
 		lines = append(lines, fmt.Sprintf("watch %s, %s%s\n", cmp.Or(d.Nodes[s.Path], d.RouterPaths[s.Path]), s.Path, word))
 	}

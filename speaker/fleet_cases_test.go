@@ -222,3 +222,88 @@ func (f *fleet) fault() {
 		f.change("nothing")
 	}
 }
+
+// A candidate that lives and cannot serve the address says so, and the next one has it within two seconds, with the API
+// server away too.
+func TestCandidateThatRefusesTheAddressIsSkipped(t *testing.T) {
+	for _, refusing := range []int{1, 2} {
+		for _, api := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d refuse, API %v", refusing, api), func(t *testing.T) {
+				f := newFleet(11, 3)
+				f.local()
+				for _, h := range f.hosts[:refusing] {
+					h.refuses = true
+				}
+				f.apiDown = !api
+				f.pass(t, 2*time.Second)
+				if owner := f.wantOne(t); owner != f.hosts[refusing].name {
+					t.Fatalf("%s has it\n%s", owner, f)
+				}
+				f.apiDown = false
+				f.pass(t, 10*time.Second)
+				for _, h := range f.hosts {
+					f.refuse(h, false)
+				}
+				f.pass(t, 10*time.Second)
+				if owner := f.wantOne(t); owner != f.hosts[refusing].name {
+					t.Fatalf("it moved back to %s\n%s", owner, f)
+				}
+			})
+		}
+	}
+}
+
+func TestOwnerThatRefusesTheAddressIsReplaced(t *testing.T) {
+	for _, also := range []bool{false, true} {
+		for _, api := range []bool{true, false} {
+			t.Run(fmt.Sprintf("the next refuses too: %v, API %v", also, api), func(t *testing.T) {
+				f := newFleet(12, 3)
+				f.local()
+				f.pass(t, 6*time.Second)
+				owner := f.host(f.wantOne(t))
+				f.apiDown = !api
+				if also {
+					f.refuse(f.hosts[1], true)
+				}
+				f.pass(t, time.Second)
+				f.refuse(owner, true)
+				f.pass(t, 1500*time.Millisecond)
+				next := f.wantOne(t)
+				if want := map[bool]string{false: "node-2", true: "node-3"}[also]; next != want {
+					t.Fatalf("%s has it, want %s\n%s", next, want, f)
+				}
+				f.apiDown = false
+				f.pass(t, 10*time.Second)
+				f.refuse(owner, false)
+				f.pass(t, 10*time.Second)
+				if f.wantOne(t) != next {
+					t.Fatalf("it moved again\n%s", f)
+				}
+			})
+		}
+	}
+}
+
+// When all candidates refuse, one of them says why, and the first that can serve again takes the address.
+func TestAddressThatAllRefuseIsToldByOneAndTakenAgain(t *testing.T) {
+	f := newFleet(13, 3)
+	f.local()
+	for _, h := range f.hosts {
+		h.refuses = true
+	}
+	f.pass(t, 10*time.Second)
+	var tell []string
+	for _, h := range f.hosts {
+		if h.s.Before.Verdicts[vipText].Tells {
+			tell = append(tell, h.name)
+		}
+	}
+	if all, _ := f.owners(0); len(all) != 0 || len(tell) != 1 || tell[0] != "node-1" {
+		t.Fatalf("owners %v, told by %v\n%s", all, tell, f)
+	}
+	f.refuse(f.hosts[2], false)
+	f.pass(t, 2500*time.Millisecond)
+	if owner := f.wantOne(t); owner != "node-3" {
+		t.Fatalf("%s has it\n%s", owner, f)
+	}
+}

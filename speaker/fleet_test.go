@@ -47,7 +47,8 @@ type host struct {
 	running bool // the speaker
 	deaf    bool // cut off from the API server alone
 	leaving time.Time
-	well    bool // the service proxy
+	well    bool // kube-proxy
+	refuses bool // its health check node port says 503
 	s       Snapshot
 	due     bool
 	asked   map[l2.Question]time.Time
@@ -55,6 +56,7 @@ type host struct {
 	up      map[string]time.Time // since when packets of another speaker have come
 	heardOf map[string]time.Time // when the last one came
 	goodbye map[string]bool      // AdminDown was the last word
+	refused map[string]bool      // ConcatenatedPathDown was
 }
 
 const vipText = "198.51.100.200"
@@ -90,6 +92,7 @@ func (f *fleet) startSpeaker(h *host) {
 	h.running, h.leaving, h.due = true, time.Time{}, true
 	h.asked, h.said = map[l2.Question]time.Time{}, map[netip.Addr]l2.Announcement{}
 	h.up, h.heardOf, h.goodbye = map[string]time.Time{}, map[string]time.Time{}, map[string]bool{}
+	h.refused = map[string]bool{}
 	// Without the API server it goes by what is on disk.
 	known := h.s.VirtualIPs
 	if f.reachesAPI(h) || known == nil {
@@ -110,6 +113,13 @@ func (f *fleet) measure(h *host) {
 		state.Reason = health.ProxyHung
 	}
 	h.s.Health = map[health.Target]health.State{proxyTarget: state}
+	if h.s.Before != nil {
+		for _, target := range h.s.Before.Targets {
+			if target.Kind == health.Local {
+				h.s.Health[target] = health.State{Healthy: !h.refuses, Since: f.now, Reason: map[bool]health.Reason{true: health.NoLocalEndpoints}[h.refuses]}
+			}
+		}
+	}
 	h.due = true
 }
 
@@ -159,6 +169,9 @@ func (f *fleet) decide(h *host) {
 	h.s.States = f.states(h)
 	d := Decide(h.s)
 	h.s.Before = d
+	if !slices.EqualFunc(d.Targets, f.targets(before), func(a, b health.Target) bool { return a == b }) {
+		f.after(5*time.Millisecond, func() { f.measure(h) })
+	}
 	was := Role{}
 	if before != nil {
 		was = before.Roles[vipText]
@@ -182,6 +195,25 @@ func (f *fleet) decide(h *host) {
 		h.running = false
 		f.note("%s has left", h.name)
 	}
+}
+
+func (f *fleet) targets(d *Decision) []health.Target {
+	if d == nil {
+		return nil
+	}
+	return d.Targets
+}
+
+// local makes the Service of policy Local, so that hosts can refuse it. It is told before the first decision.
+func (f *fleet) local() {
+	f.truth.Spec.Claims[0].HealthCheckNodePort = 31000
+}
+
+// refuse has a host refuse the address, or serve it again.
+func (f *fleet) refuse(h *host, refuses bool) {
+	f.change("%s refuses the address: %v", h.name, refuses)
+	h.refuses = refuses
+	f.measure(h)
 }
 
 func (f *fleet) announce(h *host, a l2.Announcement) {
@@ -268,7 +300,8 @@ func (f *fleet) exchangeBFD() {
 				if _, up := h.up[o.name]; !up {
 					h.up[o.name] = f.now.Add(time.Second) // the slow rate until then
 				}
-				h.due = h.due || before || f.now.Equal(h.up[o.name])
+				h.due = h.due || before || f.now.Equal(h.up[o.name]) || theirs.ConcatenatedDown != h.refused[o.name]
+				h.refused[o.name] = theirs.ConcatenatedDown
 				h.goodbye[o.name] = false
 				h.heardOf[o.name] = f.now
 			case before && f.now.Sub(h.heardOf[o.name]) >= 3*time.Second:
@@ -312,7 +345,10 @@ func (f *fleet) states(h *host) map[bfd.Path]bfd.Status {
 			now.RemoteState, now.Diag = bfd.AdminDown, bfd.NeighborSignaledDown
 		case ok && !f.now.Before(up):
 			now.State, now.RemoteState = bfd.Up, bfd.Up
-		case before.RemoteState == bfd.AdminDown || before.Diag == bfd.NeighborSignaledDown:
+			if h.refused[o.name] {
+				now.RemoteDiag = bfd.ConcatenatedPathDown
+			}
+		case !before.Time.IsZero() && before.RemoteState == bfd.AdminDown || before.Diag == bfd.NeighborSignaledDown:
 			now.Diag = bfd.NeighborSignaledDown
 		case before.State == bfd.Up || before.Diag == bfd.DetectionTimeExpired:
 			now.Diag = bfd.DetectionTimeExpired

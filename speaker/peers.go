@@ -96,6 +96,12 @@ func (c *course) lifeOf(path bfd.Path) life {
 	return life{lost: true, how: "which was lost (BFD " + status.Diag.String() + ")"}
 }
 
+// refuses reports whether the other speaker says that it cannot serve some address of this session's.
+func (c *course) refuses(path bfd.Path) bool {
+	status := c.States[path]
+	return status.State == bfd.Up && status.RemoteDiag == bfd.ConcatenatedPathDown
+}
+
 // watchAbsent asks the network for the other candidates that are not heard. When one is back that was absent, there may be
 // two owners, and both are to hear of each other at once, not when their session is up again.
 func (c *course) watchAbsent(p *place) {

@@ -148,7 +148,7 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 		return verdict
 	}
 	// Whether it is served is asked also while the node departs: it may stay.
-	unserved, why := c.local(vip, addr)
+	unserved, _, why := c.local(vip, addr)
 	switch {
 	case c.proxy != "":
 		verdict.Reason = c.proxy

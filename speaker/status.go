@@ -226,7 +226,7 @@ func (v Verdict) message(node string) string {
 	case v1alpha1.ProxyNotHealthy:
 		return fmt.Sprintf("Node %s cannot serve: its service proxy is not well (%s), and no other candidate is alive.", node, v.Why)
 	case v1alpha1.NotServedLocally:
-		return fmt.Sprintf("Node %s does not serve all Services of policy Local on the address (%s), and no candidate before it is alive.", node, v.Why)
+		return fmt.Sprintf("Node %s does not serve all Services of policy Local on the address (%s), and no other candidate has taken it.", node, v.Why)
 	}
 	return fmt.Sprintf("Node %s does not announce the address: %s.", node, v.Reason)
 }

@@ -61,6 +61,9 @@ type Session struct {
 	// AdminDown tells the peer, as long as it is set, that this side is not to be used. The peer can tell that from a
 	// failure.
 	AdminDown bool
+	// ConcatenatedDown tells the peer, while the session is Up, that this side cannot serve something behind it (RFC 5880,
+	// section 6.8.17). The session stays Up.
+	ConcatenatedDown bool
 	// Auth signs what is sent, and is required of what is received.
 	Auth Auth
 	// AlsoAccept is another key that may be received, with an ID of its own: the next or the previous one. To change keys
@@ -68,7 +71,7 @@ type Session struct {
 	AlsoAccept Auth
 }
 
-// Event is a change of a session: of its State, or the peer has entered or left AdminDown.
+// Event is a change of a session: of its State, or the peer has entered or left AdminDown or ConcatenatedPathDown.
 type Event struct {
 	Path
 	State State

@@ -345,6 +345,24 @@ func TestAdminDown(t *testing.T) {
 	})
 }
 
+func TestConcatenatedDownIsToldAtOnceAndTheSessionStaysUp(t *testing.T) {
+	bubble(t, func(t *testing.T, n *lan) {
+		a, b := pair(t, n)
+		for _, down := range []bool{true, false} {
+			if err := a.Set([]Session{to(b4, func(s *Session) { s.ConcatenatedDown = down })}); err != nil {
+				t.Fatal(err)
+			}
+			expectEvents(t, a)
+			expectEvents(t, b, "Up")
+			want := map[bool]Diag{true: ConcatenatedPathDown, false: NoDiagnostic}[down]
+			if got := b.States()[0]; got.State != Up || got.RemoteState != Up || got.RemoteDiag != want {
+				t.Errorf("b knows %+v", got)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // The first packets that tell of AdminDown are lost: the peer hears of it before it misses us.
 func TestAdminDownSurvivesLoss(t *testing.T) {
 	for _, removed := range []bool{false, true} {

@@ -32,6 +32,8 @@ const (
 	DetectionTimeExpired Diag = 1
 	// NeighborSignaledDown: the peer said that it is Down or AdminDown.
 	NeighborSignaledDown Diag = 3
+	// ConcatenatedPathDown: the session is Up, and something behind the sender is not (RFC 5880, section 6.8.17).
+	ConcatenatedPathDown Diag = 6
 	// AdministrativelyDown: it was told to be AdminDown, or ceases to exist.
 	AdministrativelyDown Diag = 7
 )

@@ -405,7 +405,8 @@ func (l *loop) update(e *entry, after session, now time.Time) {
 		l.counters.transitions.Add(1)
 	}
 	if !e.leaving {
-		if changed || (before.remote.state == AdminDown) != (after.remote.state == AdminDown) {
+		if changed || (before.remote.state == AdminDown) != (after.remote.state == AdminDown) ||
+			(before.remote.diag == ConcatenatedPathDown) != (after.remote.diag == ConcatenatedPathDown) {
 			l.events = append(l.events, after.event(now))
 			l.dirty = true
 		}

@@ -300,8 +300,12 @@ func (s session) transmitted(now time.Time, r float64) session {
 // message is the packet to send (RFC 5880, section 6.8.7). When it changes, the peer is told before it is time. Whether it
 // is a poll or answers one is for the sender to add, and does not count as a change.
 func (s session) message() control {
+	diag := s.diag
+	if s.state == Up && s.ConcatenatedDown {
+		diag = ConcatenatedPathDown
+	}
 	return control{
-		diag:       s.diag,
+		diag:       diag,
 		state:      s.state,
 		multiplier: s.Multiplier,
 		myDiscr:    s.discr,
