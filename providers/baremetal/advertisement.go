@@ -106,8 +106,8 @@ type tenant struct {
 	labels          map[string]string
 	namespaceLabels map[string]string
 	local           bool
-	// serving are the nodes with endpoints that can serve the Service.
-	serving map[string]bool
+	// serving says where endpoints can serve the Service on the address.
+	serving serving
 }
 
 // applying are the Advertisements for an address of the pool with these

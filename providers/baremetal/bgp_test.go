@@ -50,9 +50,9 @@ func proxy(speaker *v1alpha1.Speaker, status metav1.ConditionStatus) *v1alpha1.S
 // serves is a Service with endpoints on the nodes, servesLocally one of policy
 // Local.
 func serves(nodes ...string) tenant {
-	t := tenant{serving: map[string]bool{}}
+	t := tenant{serving: serving{nodes: map[string]bool{}}}
 	for _, node := range nodes {
-		t.serving[node] = true
+		t.serving.nodes[node] = true
 	}
 	return t
 }

@@ -89,7 +89,7 @@ func place(s *scene) placement {
 
 // servable says whether any Service on the address has an endpoint.
 func (s *scene) servable() bool {
-	return slices.ContainsFunc(s.tenants, func(t tenant) bool { return len(t.serving) > 0 })
+	return slices.ContainsFunc(s.tenants, func(t tenant) bool { return len(t.serving.nodes) > 0 })
 }
 
 // candidates are the nodes that may own the address, best first, and if there
@@ -172,7 +172,7 @@ func has(contenders []contender, name string) bool {
 // no node can, all may own the address: it is held anyway.
 func (s *scene) local(node string) bool {
 	for _, t := range s.tenants {
-		if t.local && len(t.serving) > 0 && !t.serving[node] {
+		if t.local && len(t.serving.nodes) > 0 && !t.serving.nodes[node] {
 			return false
 		}
 	}

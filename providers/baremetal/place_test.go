@@ -43,9 +43,11 @@ func TestPlace(t *testing.T) {
 		}
 		return m
 	}
-	cluster := func(serving ...string) tenant { return tenant{labels: set{"app": "web"}, serving: all(serving...)} }
-	local := func(serving ...string) tenant {
-		t := cluster(serving...)
+	cluster := func(on ...string) tenant {
+		return tenant{labels: set{"app": "web"}, serving: serving{nodes: all(on...)}}
+	}
+	local := func(on ...string) tenant {
+		t := cluster(on...)
 		t.local = true
 		return t
 	}
@@ -159,7 +161,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestPlaceWithoutNodes(t *testing.T) {
-	s := &scene{addr: seventeen, tenants: []tenant{{serving: map[string]bool{"a": true}}}, current: []string{"a"}, alive: func(string) bool { return true }}
+	s := &scene{addr: seventeen, tenants: []tenant{{serving: serving{nodes: map[string]bool{"a": true}}}}, current: []string{"a"}, alive: func(string) bool { return true }}
 	if got, want := place(s).String(), "hold NoCandidates; l2 by [] on []; No node can announce the address: there is no node."; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

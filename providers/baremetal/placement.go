@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -28,38 +27,6 @@ func unfit(node *corev1.Node) v1alpha1.Reason {
 		}
 	}
 	return ""
-}
-
-// servingNodes are the nodes with endpoints that can serve a Service: the
-// ready ones, or if there are none those that are terminating and still serve
-// (KEP-1669).
-func servingNodes(slices []*discoveryv1.EndpointSlice) map[string]bool {
-	ready, leaving := map[string]bool{}, map[string]bool{}
-	for _, slice := range slices {
-		for i := range slice.Endpoints {
-			endpoint := &slice.Endpoints[i]
-			node := ""
-			if endpoint.NodeName != nil {
-				node = *endpoint.NodeName
-			}
-			is := func(b *bool, otherwise bool) bool {
-				if b == nil {
-					return otherwise
-				}
-				return *b
-			}
-			switch {
-			case is(endpoint.Conditions.Ready, true):
-				ready[node] = true
-			case is(endpoint.Conditions.Serving, false) && is(endpoint.Conditions.Terminating, false):
-				leaving[node] = true
-			}
-		}
-	}
-	if len(ready) > 0 {
-		return ready
-	}
-	return leaving
 }
 
 // contender is a node that may own an address.

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 )
 
 func node(name string, edits ...func(*corev1.Node)) *corev1.Node {
@@ -81,30 +82,64 @@ func TestServingNodes(t *testing.T) {
 		return e
 	}
 	slice := func(endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
-		return &discoveryv1.EndpointSlice{Endpoints: endpoints}
+		return portSlice(discoveryv1.AddressTypeIPv4, endpoints, "")
+	}
+	web, metrics := corev1.ServicePort{Name: "web", Port: 80}, corev1.ServicePort{Name: "metrics", Port: 9090, Protocol: corev1.ProtocolTCP}
+	both := []corev1.ServicePort{web, metrics}
+	named := func(endpoint discoveryv1.Endpoint, ports ...string) *discoveryv1.EndpointSlice {
+		return portSlice(discoveryv1.AddressTypeIPv4, []discoveryv1.Endpoint{endpoint}, ports...)
+	}
+	of := func(family discoveryv1.AddressType, endpoints ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+		return portSlice(family, endpoints, "")
 	}
 	for _, c := range []struct {
 		name   string
 		slices []*discoveryv1.EndpointSlice
 		want   map[string]bool
+		ports  []corev1.ServicePort
 	}{
-		{"no slice", nil, map[string]bool{}},
-		{"no endpoint", []*discoveryv1.EndpointSlice{slice()}, map[string]bool{}},
-		{"ready", []*discoveryv1.EndpointSlice{slice(on("a", yes, yes, no), on("b", yes, nil, nil))}, map[string]bool{"a": true, "b": true}},
-		{"nil means ready", []*discoveryv1.EndpointSlice{slice(on("a", nil, nil, nil))}, map[string]bool{"a": true}},
-		{"not ready", []*discoveryv1.EndpointSlice{slice(on("a", no, no, no), on("b", no, nil, nil))}, map[string]bool{}},
-		{"leaving and serving, beside a ready one", []*discoveryv1.EndpointSlice{slice(on("a", no, yes, yes), on("b", yes, yes, no))}, map[string]bool{"b": true}},
-		{"leaving and serving, and no ready one", []*discoveryv1.EndpointSlice{slice(on("a", no, yes, yes)), slice(on("b", no, no, no))}, map[string]bool{"a": true}},
-		{"leaving and not serving", []*discoveryv1.EndpointSlice{slice(on("a", no, no, yes))}, map[string]bool{}},
-		{"over two slices", []*discoveryv1.EndpointSlice{slice(on("a", yes, yes, no)), slice(on("b", yes, yes, no), on("c", no, yes, yes))}, map[string]bool{"a": true, "b": true}},
-		{"on no node", []*discoveryv1.EndpointSlice{slice(on("", yes, yes, no))}, map[string]bool{"": true}},
+		{"no slice", nil, map[string]bool{}, nil},
+		{"no endpoint", []*discoveryv1.EndpointSlice{slice()}, map[string]bool{}, nil},
+		{"ready", []*discoveryv1.EndpointSlice{slice(on("a", yes, yes, no), on("b", yes, nil, nil))}, map[string]bool{"a": true, "b": true}, nil},
+		{"nil means ready", []*discoveryv1.EndpointSlice{slice(on("a", nil, nil, nil))}, map[string]bool{"a": true}, nil},
+		{"not ready", []*discoveryv1.EndpointSlice{slice(on("a", no, no, no), on("b", no, nil, nil))}, map[string]bool{}, nil},
+		{"leaving and serving, beside a ready one", []*discoveryv1.EndpointSlice{slice(on("a", no, yes, yes), on("b", yes, yes, no))}, map[string]bool{"b": true}, nil},
+		{"leaving and serving, and no ready one", []*discoveryv1.EndpointSlice{slice(on("a", no, yes, yes)), slice(on("b", no, no, no))}, map[string]bool{"a": true}, nil},
+		{"leaving and not serving", []*discoveryv1.EndpointSlice{slice(on("a", no, no, yes))}, map[string]bool{}, nil},
+		{"over two slices", []*discoveryv1.EndpointSlice{slice(on("a", yes, yes, no)), slice(on("b", yes, yes, no), on("c", no, yes, yes))}, map[string]bool{"a": true, "b": true}, nil},
+		{"on no node", []*discoveryv1.EndpointSlice{slice(on("", yes, yes, no))}, map[string]bool{"": true}, nil},
+		{"of the other family", []*discoveryv1.EndpointSlice{of(discoveryv1.AddressTypeIPv6, on("a", yes, yes, no))}, map[string]bool{}, nil},
+		{"of both families", []*discoveryv1.EndpointSlice{of(discoveryv1.AddressTypeIPv6, on("a", yes, yes, no)), of(discoveryv1.AddressTypeIPv4, on("b", yes, yes, no))}, map[string]bool{"b": true}, nil},
+		{"host names", []*discoveryv1.EndpointSlice{of(discoveryv1.AddressTypeFQDN, on("a", yes, yes, no))}, map[string]bool{}, nil},
+		{"leaving, and ready ones of the other family", []*discoveryv1.EndpointSlice{of(discoveryv1.AddressTypeIPv6, on("a", yes, yes, no)), slice(on("b", no, yes, yes))}, map[string]bool{"b": true}, nil},
+		{"leaving, and nothing said of serving", []*discoveryv1.EndpointSlice{slice(on("a", no, nil, yes))}, map[string]bool{"a": true}, nil},
+		{"another port", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no), "metrics")}, map[string]bool{}, []corev1.ServicePort{web}},
+		{"another protocol", []*discoveryv1.EndpointSlice{slice(on("a", yes, yes, no))}, map[string]bool{}, []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolUDP}}},
+		{"no ports", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no))}, map[string]bool{}, nil},
+		{"both ports on one of the nodes", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no), "web", "metrics"), named(on("b", yes, yes, no), "web")}, map[string]bool{"a": true}, both},
+		{"each port on another node", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no), "web"), named(on("b", yes, yes, no), "metrics")}, map[string]bool{"a": true, "b": true}, both},
+		{"a port without endpoints", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no), "web"), named(on("b", no, no, no), "metrics")}, map[string]bool{"a": true}, both},
+		{"a port with leaving ones only", []*discoveryv1.EndpointSlice{named(on("a", yes, yes, no), "web"), named(on("b", no, yes, yes), "metrics")}, map[string]bool{"a": true}, both},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, servingNodes(c.slices)); diff != "" {
+			if c.ports == nil {
+				c.ports = []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}
+			}
+			got := servingNodes(c.slices, ipam.IPv4, c.ports)
+			if diff := cmp.Diff(c.want, got.nodes); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
 		})
 	}
+}
+
+// portSlice is an EndpointSlice with ports of these names.
+func portSlice(family discoveryv1.AddressType, endpoints []discoveryv1.Endpoint, ports ...string) *discoveryv1.EndpointSlice {
+	slice, port, tcp := &discoveryv1.EndpointSlice{AddressType: family, Endpoints: endpoints}, int32(8080), corev1.ProtocolTCP
+	for _, name := range ports {
+		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &name, Port: &port, Protocol: &tcp})
+	}
+	return slice
 }
 
 func contenders(names ...string) []contender {

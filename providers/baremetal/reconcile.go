@@ -58,10 +58,10 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		t := tenant{
 			local:           claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 			namespaceLabels: p.namespaceLabels(claim.Namespace),
-			serving:         servingNodes(p.slicesOf(claim.Namespace, claim.Name)),
 		}
 		if service, err := p.services.Services(claim.Namespace).Get(claim.Name); err == nil {
 			t.labels = service.Labels
+			t.serving = servingNodes(p.slicesOf(claim.Namespace, claim.Name), ipam.FamilyOf(addr), service.Spec.Ports)
 		}
 		s.tenants = append(s.tenants, t)
 	}

@@ -188,22 +188,33 @@ func (w *world) get(name string) *corev1.Service {
 // endpoints gives the Service a ready endpoint on each of the nodes.
 func (w *world) endpoints(service string, nodes ...string) {
 	w.Helper()
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "shop", Name: service, Labels: set{discoveryv1.LabelServiceName: service},
-	}}
-	for _, node := range nodes {
-		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{NodeName: &node})
+	port := int32(8080)
+	for name, family := range slicesOf(service) {
+		slice := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: set{discoveryv1.LabelServiceName: service}},
+			AddressType: family, Ports: []discoveryv1.EndpointPort{{Port: &port}},
+		}
+		for _, node := range nodes {
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{NodeName: &node})
+		}
+		must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Create(w.ctx, slice, metav1.CreateOptions{})))
 	}
-	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Create(w.ctx, slice, metav1.CreateOptions{})))
 }
 
 // move gives the Service other endpoints than it has.
 func (w *world) move(service string, endpoints ...discoveryv1.Endpoint) {
 	w.Helper()
-	slice, err := w.kube.DiscoveryV1().EndpointSlices("shop").Get(w.ctx, service, metav1.GetOptions{})
-	must(w, err)
-	slice.Endpoints = endpoints
-	must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Update(w.ctx, slice, metav1.UpdateOptions{})))
+	for name := range slicesOf(service) {
+		slice, err := w.kube.DiscoveryV1().EndpointSlices("shop").Get(w.ctx, name, metav1.GetOptions{})
+		must(w, err)
+		slice.Endpoints = endpoints
+		must(w, first(w.kube.DiscoveryV1().EndpointSlices("shop").Update(w.ctx, slice, metav1.UpdateOptions{})))
+	}
+}
+
+// slicesOf are the EndpointSlices of a Service: one for each family.
+func slicesOf(service string) map[string]discoveryv1.AddressType {
+	return map[string]discoveryv1.AddressType{service + "-4": discoveryv1.AddressTypeIPv4, service + "-6": discoveryv1.AddressTypeIPv6}
 }
 
 // ready is an endpoint on the node that is ready, leaving one that terminates

@@ -7,6 +7,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/test/sandbox"
 )
 
 // unaskable keeps the speaker of a node from asking a health check node port there, until the returned function is called.
@@ -69,4 +74,58 @@ func TestCandidatesThatCannotServeALocalServiceAreSkipped(t *testing.T) {
 	healed["node10"]()
 	w.unaskable("node3", port)
 	w.ownedWithin(addr, "node1", 10*time.Second)
+}
+
+// slice makes an EndpointSlice of a Service without a selector, for the addresses of a pod in one family.
+func (w *world) slice(service string, pod sandbox.Pod, family discoveryv1.AddressType, port string) {
+	w.Helper()
+	number, tcp, addr := int32(sandbox.DefaultPodPort), corev1.ProtocolTCP, pod.IPv4
+	if family == discoveryv1.AddressTypeIPv6 {
+		addr = pod.IPv6
+	}
+	_, err := kube.DiscoveryV1().EndpointSlices(w.namespace).Create(w.ctx, &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{GenerateName: service + "-", Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: family,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{addr.String()}, NodeName: &pod.Node}},
+		Ports:       []discoveryv1.EndpointPort{{Name: &port, Port: &number, Protocol: &tcp}},
+	}, metav1.CreateOptions{})
+	w.must(err)
+}
+
+// held waits until an address is held for a reason, and nobody answers for it.
+func (w *world) held(addr netip.Addr, reason v1alpha1.Reason) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("%s is held: %s", addr, reason), func() error {
+		vip := w.virtualIP(addr)
+		if vip.Spec.Hold != reason || vip.Status.Owner != "" {
+			return fmt.Errorf("hold %q, owner %q", vip.Spec.Hold, vip.Status.Owner)
+		}
+		return nil
+	})
+	w.silent(addr)
+}
+
+func TestEndpointsOfOneFamilyDoNotServeTheOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	pod, err := box.AddPod(w.ctx, sandbox.Pod{Namespace: w.namespace, Name: "db", Node: "node2"})
+	w.must(err)
+	unselected := func(s *corev1.Service) { s.Spec.Selector = nil }
+	for name, policy := range map[string]func(*corev1.Service){"cluster": func(*corev1.Service) {}, "local": local} {
+		w.service(name, all(policy, unselected, families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol)))
+		w.slice(name, pod, discoveryv1.AddressTypeIPv4, "")
+		addresses := w.addresses(name, 2)
+		w.reachable(addresses[0])
+		w.held(addresses[1], v1alpha1.NoReadyEndpoints)
+		w.slice(name, pod, discoveryv1.AddressTypeIPv6, "")
+		w.reachable(addresses[1])
+	}
+	// Endpoints that have not the Service's port do not serve it either.
+	w.service("port", unselected)
+	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "metrics")
+	addr := w.address("port")
+	w.held(addr, v1alpha1.NoReadyEndpoints)
+	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "")
+	w.reachable(addr)
 }
