@@ -17,7 +17,7 @@ const (
 	BadHopLimit Reason = "BadHopLimit"
 	// BadChecksum: the ICMPv6 checksum is wrong.
 	BadChecksum Reason = "BadChecksum"
-	// ForeignSender: the sender in the message is not the sender of the frame, or no unicast address.
+	// ForeignSender: the sender, in the frame or in the message, is no single host: a group address or zero.
 	ForeignSender Reason = "ForeignSender"
 	// OwnFrame: sent by an interface of this node, and come back.
 	OwnFrame Reason = "OwnFrame"
@@ -156,16 +156,19 @@ func (t *table) handle(frame, buf []byte) (reply []byte, claimed bool, dropped R
 	return nil, false, Unrelated
 }
 
-// handleARP follows RFC 826 and RFC 5227: a probe, whose sender address is zero, is answered as any request.
+// handleARP follows RFC 826 and RFC 5227: a probe, whose sender address is zero, is answered as any request. The sender is
+// the MAC in the message, as for every kernel: that of the frame differs where a router answers with the MAC of a virtual
+// router (RFC 5798, section 8.1.2), and behind proxies. A group as the sender, as of some clusters, has the address as well,
+// but is sent nothing.
 func (t *table) handleARP(frame, buf []byte) (reply []byte, claimed bool, dropped Reason) {
 	if len(frame) < arpLen || [6]byte(frame[14:20]) != [6]byte{0, 1, 8, 0, 6, 4} { // Ethernet, IPv4, and their lengths
 		return nil, false, Malformed
 	}
-	from := mac(frame[6:12])
-	if _, own := t.own[from]; own {
+	source, from := mac(frame[6:12]), mac(frame[22:28])
+	if t.owns(source) || t.owns(from) {
 		return nil, false, OwnFrame
 	}
-	if mac(frame[22:28]) != from || !unicast(from) {
+	if !unicast(source) || from == (mac{}) || from == broadcast {
 		return nil, false, ForeignSender
 	}
 	operation := binary.BigEndian.Uint16(frame[20:])
@@ -179,6 +182,9 @@ func (t *table) handleARP(frame, buf []byte) (reply []byte, claimed bool, droppe
 	}
 	if operation != arpRequest {
 		return nil, claimed, cmp.Or(dropped, Unrelated)
+	}
+	if !unicast(from) {
+		return nil, claimed, ForeignSender
 	}
 	answered, reason := t.lookup(target)
 	if reason != "" {
@@ -207,7 +213,7 @@ func (t *table) handleNDP(frame, buf []byte) (reply []byte, claimed bool, droppe
 		return nil, false, Unrelated
 	}
 	from := mac(frame[6:12])
-	if _, own := t.own[from]; own {
+	if t.owns(from) {
 		return nil, false, OwnFrame
 	}
 	if !unicast(from) {
@@ -241,12 +247,17 @@ func (t *table) solicited(message []byte, from mac, source, destination netip.Ad
 		return nil, false, Malformed
 	case source.IsUnspecified() && (value != nil || !isSolicitedNode(destination)):
 		return nil, false, Malformed
-	case value != nil && !unicast(mac(value)):
+	case value != nil && (mac(value) == mac{} || mac(value) == broadcast):
 		return nil, false, ForeignSender
+	case value != nil && t.owns(mac(value)):
+		return nil, false, OwnFrame
 	}
 	claimed, dropped = t.claimed(source)
 	if dropped == Conflict {
 		return nil, true, Conflict
+	}
+	if value != nil && !unicast(mac(value)) {
+		return nil, claimed, ForeignSender
 	}
 	target := netip.AddrFrom16([16]byte(message[8:24]))
 	answered, reason := t.lookup(target)
@@ -271,7 +282,7 @@ func (t *table) advertised(message []byte, destination netip.Addr) (claimed bool
 	}
 	if value != nil {
 		// Another host, such as a proxy, may repeat where our addresses are.
-		if _, own := t.own[mac(value)]; own {
+		if t.owns(mac(value)) {
 			return false, OwnFrame
 		}
 	}
@@ -288,6 +299,12 @@ func (t *table) claimed(addr netip.Addr) (claimed bool, dropped Reason) {
 		return true, Answered
 	}
 	return false, ""
+}
+
+// owns reports whether an interface of this node has the MAC.
+func (t *table) owns(m mac) bool {
+	_, own := t.own[m]
+	return own
 }
 
 func (t *table) lookup(target netip.Addr) (Announcement, Reason) {

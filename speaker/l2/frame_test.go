@@ -24,6 +24,7 @@ var (
 	secondMAC = mac{0x02, 0, 0, 0, 0, 0x0b}
 	hostMAC   = mac{0x02, 0, 0, 0, 0, 0xcc}
 	otherMAC  = mac{0x02, 0, 0, 0, 0, 0xdd}
+	vrrpMAC   = mac{0x00, 0, 0x5e, 0, 0x01, 0x2a} // of a virtual router (RFC 5798, section 7.3)
 
 	v4, v4other = netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("192.0.2.11")
 	v6, v6other = netip.MustParseAddr("2001:db8::10"), netip.MustParseAddr("2001:db8::11")
@@ -81,7 +82,15 @@ var frames = []struct {
 	{"ARP, protocol type", edit(arpFrame(arplib.OperationRequest, host4, v4), set(16, 0x86)), "", Malformed},
 	{"ARP, hardware length", edit(arpFrame(arplib.OperationRequest, host4, v4), set(18, 8)), "", Malformed},
 	{"ARP, protocol length", edit(arpFrame(arplib.OperationRequest, host4, v4), set(19, 16)), "", Malformed},
-	{"ARP, sender is not the sender", edit(arpFrame(arplib.OperationRequest, host4, v4), set(22, otherMAC[:]...)), "", ForeignSender},
+	{"ARP request from a virtual router", edit(arpFrame(arplib.OperationRequest, host4, v4), set(22, vrrpMAC[:]...)),
+		strings.ReplaceAll(arpAnswer, "02:00:00:00:00:cc", "00:00:5e:00:01:2a"), ""},
+	{"ARP reply of a virtual router that claims", edit(arpFrame(arplib.OperationReply, v4, host4), set(22, vrrpMAC[:]...)), "", Conflict},
+	{"gratuitous ARP of a virtual router", edit(arpFrame(arplib.OperationRequest, asked4, asked4), set(22, vrrpMAC[:]...)), "", Answered},
+	{"ARP reply of a cluster behind a group", edit(arpFrame(arplib.OperationReply, asked4, host4), set(22, 3, 0xbf)), "", Answered},
+	{"ARP request from a group", edit(arpFrame(arplib.OperationRequest, host4, v4), set(22, 3, 0xbf)), "", ForeignSender},
+	{"ARP, sender is broadcast in the message", edit(arpFrame(arplib.OperationReply, v4, host4), set(22, broadcast[:]...)), "", ForeignSender},
+	{"ARP, sender is zero", edit(arpFrame(arplib.OperationReply, v4, host4), set(22, make([]byte, 6)...)), "", ForeignSender},
+	{"ARP that repeats where ours are", edit(arpFrame(arplib.OperationReply, v4, host4), set(22, secondMAC[:]...)), "", OwnFrame},
 	{"ARP, sender is broadcast", edit(arpFrame(arplib.OperationRequest, host4, v4), set(22, broadcast[:]...), set(6, broadcast[:]...)), "", ForeignSender},
 	{"ARP, our own", edit(arpFrame(arplib.OperationRequest, v4, v4), set(22, nodeMAC[:]...), set(6, nodeMAC[:]...)), "", OwnFrame},
 	{"ARP, our own from the second interface", edit(arpFrame(arplib.OperationRequest, v4, v4), set(22, secondMAC[:]...), set(6, secondMAC[:]...)), "", OwnFrame},
@@ -109,7 +118,13 @@ var frames = []struct {
 	{"NS, code", edit(nsFrame(host6, v6, true), set(55, 1), sum), "", Malformed},
 	{"NS, option of length zero", edit(nsFrame(host6, v6, true), set(79, 0), sum), "", Malformed},
 	{"NS, option cut off", edit(nsFrame(host6, v6, true), set(79, 2), sum), "", Malformed},
-	{"NS, link-layer address is a group", edit(nsFrame(host6, v6, true), set(80, broadcast[:]...), sum), "", ForeignSender},
+	{"NS, link-layer address is broadcast", edit(nsFrame(host6, v6, true), set(80, broadcast[:]...), sum), "", ForeignSender},
+	{"NS, link-layer address is a group", edit(nsFrame(host6, v6, true), set(80, 3, 0xbf), sum), "", ForeignSender},
+	{"NS from the address itself, behind a group", edit(nsFrame(v6, v6, true), set(80, 3, 0xbf), sum), "", Conflict},
+	{"NS that repeats where ours are", edit(nsFrame(v6, v6, true), set(80, secondMAC[:]...), sum), "", OwnFrame},
+	{"NA of a virtual router that claims", edit(naFrame(v6, host6, true), set(80, vrrpMAC[:]...), sum), "", Conflict},
+	{"NS of a virtual router", edit(nsFrame(host6, v6, true), set(80, vrrpMAC[:]...), sum),
+		strings.Replace(ndpAnswer, "02:00:00:00:00:cc", "00:00:5e:00:01:2a", 1), ""},
 	{"NS, frame from a group", edit(nsFrame(host6, v6, true), set(6, 0x33)), "", ForeignSender},
 	{"NS, payload too short", edit(nsFrame(host6, v6, false), set(19, 20), sum), "", Malformed},
 	{"NS, no payload", edit(nsFrame(host6, v6, false), set(19, 0)), "", Malformed},
@@ -161,6 +176,7 @@ func TestClaim(t *testing.T) {
 	}{
 		{"gratuitous ARP", arpFrame(arplib.OperationRequest, v4, v4), Claim{Addr: v4, MAC: hostMAC}},
 		{"ARP reply", arpFrame(arplib.OperationReply, v4, host4), Claim{Addr: v4, MAC: hostMAC}},
+		{"ARP reply of a virtual router", edit(arpFrame(arplib.OperationReply, v4, host4), set(22, vrrpMAC[:]...)), Claim{Addr: v4, MAC: vrrpMAC}},
 		{"NA", edit(naFrame(v6, allNodes, false), set(80, otherMAC[:]...), sum), Claim{Addr: v6, MAC: otherMAC}},
 		{"NA without link-layer address", edit(naFrame(v6, allNodes, false), set(78, 99), sum), Claim{Addr: v6, MAC: hostMAC}},
 		{"NS", nsFrame(v6, stranger6, true), Claim{Addr: v6, MAC: hostMAC}},
