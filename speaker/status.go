@@ -309,13 +309,15 @@ func proxyCondition(s *Snapshot) (metav1.Condition, bool) {
 
 // speakerStatus is what the Speaker object says, but for its conditions; it has said before what the sessions with routers are.
 func speakerStatus(version string, s *Snapshot, d *Decision, before []v1alpha1.SpeakerBGPSession) v1alpha1.SpeakerStatus {
+	announcing, interfaces := int32(d.announced()), reportedInterfaces(s.Links)
 	return v1alpha1.SpeakerStatus{
-		Node:       s.Node,
-		Version:    version,
-		Announcing: int32(d.announced()),
-		Interfaces: reportedInterfaces(s.Links),
-		BGP:        reportedSessions(s, d, before),
-		Peers:      reportedPeers(s, d),
+		Node:           s.Node,
+		Version:        version,
+		Announcing:     &announcing,
+		Interfaces:     interfaces,
+		InterfaceNames: v1alpha1.OneLine(interfaces, func(i v1alpha1.SpeakerInterface) string { return i.Name }),
+		BGP:            reportedSessions(s, d, before),
+		Peers:          reportedPeers(s, d),
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // which Services may get them.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=pool
+// +kubebuilder:resource:scope=Cluster,shortName=pool;pools
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="IPv4 Used",type=integer,JSONPath=`.status.ipv4.allocated`
@@ -17,7 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="IPv6 Used",type=integer,JSONPath=`.status.ipv6.allocated`
 // +kubebuilder:printcolumn:name="IPv6 Free",type=integer,JSONPath=`.status.ipv6.free`
 // +kubebuilder:printcolumn:name="Outside",type=integer,JSONPath=`.status.addressesOutside`
-// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.spec.addresses`,priority=1
+// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.status.addresses`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type AddressPool struct {
@@ -175,6 +175,11 @@ type AddressPoolSpec struct {
 
 // AddressPoolStatus is what Herald says of a pool.
 type AddressPoolStatus struct {
+	// Addresses has spec.addresses in one line, for kubectl get.
+	//
+	// +optional
+	Addresses string `json:"addresses,omitempty"`
+
 	// IPv4 counts the IPv4 addresses.
 	//
 	// +optional

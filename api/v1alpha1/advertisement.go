@@ -8,11 +8,11 @@ import (
 // that no Advertisement selects is announced by L2 from every node.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=adv
+// +kubebuilder:resource:scope=Cluster,shortName=adv;advs
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.pools`
-// +kubebuilder:printcolumn:name="L2 Interfaces",type=string,JSONPath=`.spec.l2.interfaces`
-// +kubebuilder:printcolumn:name="BGP Peers",type=string,JSONPath=`.spec.bgp.peers`
+// +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.status.pools`
+// +kubebuilder:printcolumn:name="L2 Interfaces",type=string,JSONPath=`.status.interfaces`
+// +kubebuilder:printcolumn:name="BGP Peers",type=string,JSONPath=`.status.peers`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
@@ -194,6 +194,21 @@ type AdvertisementStatus struct {
 	//
 	// +optional
 	Nodes int32 `json:"nodes"`
+
+	// Pools has spec.pools in one line, for kubectl get.
+	//
+	// +optional
+	Pools string `json:"pools,omitempty"`
+
+	// Interfaces has spec.l2.interfaces in one line, for kubectl get.
+	//
+	// +optional
+	Interfaces string `json:"interfaces,omitempty"`
+
+	// Peers has spec.bgp.peers in one line, for kubectl get.
+	//
+	// +optional
+	Peers string `json:"peers,omitempty"`
 
 	// Conditions: Ready.
 	//

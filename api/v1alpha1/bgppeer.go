@@ -7,7 +7,7 @@ import (
 // BGPPeer is a router that speakers keep a BGP session with (RFC 4271).
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=peer
+// +kubebuilder:resource:scope=Cluster,shortName=peer;peers
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface`

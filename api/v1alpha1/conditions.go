@@ -2,9 +2,13 @@ package v1alpha1
 
 // The condition types that Herald writes.
 const (
-	// ServiceReady is on every Service that is Herald's: whether it is served,
-	// and if not why.
+	// ServiceReady is on every Service that is Herald's: whether it has its
+	// addresses and somebody announces them, and if not why.
 	ServiceReady = GroupName + "/Ready"
+
+	// ServiceAnnounced is on a Service with addresses from pools: whether all of
+	// them are announced, and by whom.
+	ServiceAnnounced = GroupName + "/Announced"
 
 	// ConditionReady is on an AddressPool, an Advertisement, a BGPPeer and a
 	// Speaker: whether all of it is in force.
@@ -53,6 +57,8 @@ const (
 	SubnetsNotFound      Reason = "SubnetsNotFound"
 	GroupNotFound        Reason = "GroupNotFound"
 
+	// Announcing is between the assignment of an address and its first announcement.
+	Announcing         Reason = "Announcing"
 	AddressConflict    Reason = "AddressConflict"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
@@ -113,6 +119,8 @@ const (
 	ProxyNotHealthy  Reason = "ProxyNotHealthy"
 	ProxyHealthy     Reason = "ProxyHealthy"
 	NotServedLocally Reason = "NotServedLocally"
+	SpeakerLost      Reason = "SpeakerLost"
+	AnnounceNone     Reason = "AnnounceNone"
 )
 
 // Reasons why a node does not advertise an address by BGP.
@@ -155,7 +163,8 @@ const (
 
 // Reasons on a Speaker.
 const (
-	Running Reason = "Running"
+	Running      Reason = "Running"
+	LeaseExpired Reason = "LeaseExpired"
 )
 
 // Reasons declares every reason: conditions and events use no other.
@@ -179,6 +188,7 @@ var Reasons = []ReasonDoc{
 	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
 	{NoConflict, "Service", "The host that answered for the address as well is silent now, or the address is not announced on the network any more."},
+	{Announcing, "Service", "The address is assigned, and is about to be announced."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
@@ -216,12 +226,12 @@ var Reasons = []ReasonDoc{
 	{UnknownPeer, "Advertisement", "A BGPPeer that the Advertisement names does not exist."},
 	{InvalidInterface, "Advertisement", "A pattern of interfaces cannot be read; it matches none."},
 
-	{Announced, "VirtualIP", "The owner answers for the address by ARP or NDP."},
+	{Announced, "VirtualIP, Service", "The owner answers for the address by ARP or NDP."},
 	{Unclaimed, "VirtualIP", "No Service has the address: it is reserved."},
-	{NoReadyEndpoints, "VirtualIP", "No Service on the address has an endpoint that could serve a request."},
-	{NoCandidates, "VirtualIP", "No node can announce the address; the condition's message says why not, node by node."},
+	{NoReadyEndpoints, "VirtualIP, Service", "No Service on the address has an endpoint that could serve a request."},
+	{NoCandidates, "VirtualIP, Service", "No node can announce the address; the condition's message says why not, node by node."},
 	{NotAnnouncedByL2, "VirtualIP", "The Advertisements that apply announce the address by BGP only."},
-	{NoInterface, "VirtualIP", "The owner has no interface to announce the address on: none has its prefix, and none matches the Advertisement."},
+	{NoInterface, "VirtualIP, Service", "The owner has no interface to announce the address on: none has its prefix, and none matches the Advertisement."},
 	{NotCandidate, "VirtualIP", "This node is not among the candidates."},
 	{NotFirst, "VirtualIP", "A node before this one in the candidates is alive: the address is that node's."},
 	{Leaving, "VirtualIP", "The speaker is stopping."},
@@ -229,17 +239,20 @@ var Reasons = []ReasonDoc{
 	{OwnedByOther, "VirtualIP", "Another node has the address, and keeps it as long as it lives."},
 	{Conflict, "VirtualIP", "A host that is no candidate answers for the address; the message has its MAC address."},
 	{NoConflict, "VirtualIP", "No other host answers for the address, or it is not announced on the network any more, where one did."},
-	{ProxyNotReady, "VirtualIP", "The service proxy of the node has not yet written its rules for the address."},
-	{ProxyNotHealthy, "VirtualIP, Speaker", "The service proxy of the node is dead, hangs, or says that it is not well; the message says which."},
+	{ProxyNotReady, "VirtualIP, Service", "The service proxy of the node has not yet written its rules for the address."},
+	{ProxyNotHealthy, "VirtualIP, Service, Speaker", "The service proxy of the node is dead, hangs, or says that it is not well; the message says which."},
 	{ProxyHealthy, "Speaker", "The service proxy of the node says that it is well."},
-	{NotServedLocally, "VirtualIP", "A Service on the address has externalTrafficPolicy Local, and its health check node port on this node does not say that it is served here."},
+	{NotServedLocally, "VirtualIP, Service", "A Service on the address has externalTrafficPolicy Local, and its health check node port on this node does not say that it is served here."},
+
+	{SpeakerLost, "VirtualIP, Service", "The Lease of the speaker that announced the address has ended, and no other has taken over. It may go on to answer if it is only cut off from the API server."},
+	{AnnounceNone, "VirtualIP, Service", "The AddressPool has announce None: somebody else routes the address. The Service is Ready all the same."},
 
 	{NotAdvertisedByBGP, "VirtualIP", "The Advertisements that apply announce the address by ARP and NDP only."},
 	{UnknownAdvertisement, "VirtualIP", "The Advertisement that applied is gone, or has no bgp any more."},
 	{OverMaxNodes, "VirtualIP", "As many other nodes advertise the address as maxNodes of the Advertisement allows."},
 	{NoPeer, "VirtualIP", "No BGPPeer of the Advertisement is for this node, or none of them can be used."},
-	{Advertised, "VirtualIP", "The address is advertised by BGP to at least one router."},
-	{NoSession, "VirtualIP", "No node that can serve the address has a BGP session with a router that it is to be advertised to."},
+	{Advertised, "VirtualIP, Service", "The address is advertised by BGP to at least one router."},
+	{NoSession, "VirtualIP, Service", "No node that can serve the address has a BGP session with a router that it is to be advertised to."},
 
 	{Established, "BGPPeer", "Every node that is to keep a session has one."},
 	{NotEstablished, "BGPPeer", "Some node has no session; the message says why not, node by node."},
@@ -266,4 +279,5 @@ var Reasons = []ReasonDoc{
 	{NodeCordoned, "Node", "The node is unschedulable, and others can have the address."},
 
 	{Running, "Speaker", "The speaker runs."},
+	{LeaseExpired, "Speaker", "The Lease of the speaker has ended: it is dead, cannot start, or is cut off from the API server. What the Speaker said before is not known to be so."},
 }

@@ -13,7 +13,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Announcing",type=integer,JSONPath=`.status.announcing`
 // +kubebuilder:printcolumn:name="Proxy",type=string,JSONPath=`.status.conditions[?(@.type=="ServiceProxyHealthy")].status`
-// +kubebuilder:printcolumn:name="Interfaces",type=string,JSONPath=`.status.interfaces[*].name`
+// +kubebuilder:printcolumn:name="Interfaces",type=string,JSONPath=`.status.interfaceNames`
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Speaker struct {
@@ -58,10 +58,16 @@ type SpeakerStatus struct {
 	// +listMapKey=name
 	Interfaces []SpeakerInterface `json:"interfaces,omitempty"`
 
-	// Announcing is how many addresses the speaker answers for by ARP and NDP.
+	// InterfaceNames has the names of the interfaces in one line, for kubectl get.
 	//
 	// +optional
-	Announcing int32 `json:"announcing"`
+	InterfaceNames string `json:"interfaceNames,omitempty"`
+
+	// Announcing is how many addresses the speaker answers for by ARP and NDP.
+	// It is unset when that is not known: the Lease of the speaker has ended.
+	//
+	// +optional
+	Announcing *int32 `json:"announcing,omitempty"`
 
 	// BGP is the sessions of the speaker.
 	//
@@ -101,7 +107,8 @@ type SpeakerBGPSession struct {
 	// Address of the router, as it was given or found.
 	// +optional
 	Address string `json:"address,omitempty"`
-	// State of the session (RFC 4271): Idle, Connect, Active, OpenSent, OpenConfirm, Established.
+	// State of the session (RFC 4271): Idle, Connect, Active, OpenSent, OpenConfirm, Established;
+	// Unknown when the Lease of the speaker has ended.
 	// +optional
 	State string `json:"state,omitempty"`
 	// Since when.

@@ -13,18 +13,18 @@ import (
 // A person may create one to reserve an address ahead of its Service.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName=vip
+// +kubebuilder:resource:scope=Cluster,shortName=vip;vips
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Address",type=string,JSONPath=`.spec.address`
 // +kubebuilder:printcolumn:name="Pool",type=string,JSONPath=`.spec.pool`
-// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.spec.claims[*].namespace`
-// +kubebuilder:printcolumn:name="Service",type=string,JSONPath=`.spec.claims[*].name`
+// +kubebuilder:printcolumn:name="Services",type=string,JSONPath=`.spec.summary.services`
 // +kubebuilder:printcolumn:name="Owner",type=string,JSONPath=`.status.owner`
 // +kubebuilder:printcolumn:name="Announced",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Announced")].reason`
 // +kubebuilder:printcolumn:name="Hold",type=string,JSONPath=`.spec.hold`
 // +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.ownerSince`
-// +kubebuilder:printcolumn:name="Candidates",type=string,JSONPath=`.spec.l2.candidates`,priority=1
-// +kubebuilder:printcolumn:name="Advertisements",type=string,JSONPath=`.spec.bgp.advertisements`,priority=1
+// +kubebuilder:printcolumn:name="Candidates",type=string,JSONPath=`.spec.summary.candidates`,priority=1
+// +kubebuilder:printcolumn:name="Advertisements",type=string,JSONPath=`.spec.summary.advertisements`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="isIP(self.spec.address) && (ip(self.spec.address).family() == 4 ? self.metadata.name == self.spec.address : self.metadata.name.matches('^([0-9a-f]{4}-){7}[0-9a-f]{4}$') && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.address))",message="the name must be the address: 203.0.113.17 for IPv4; for IPv6 all eight groups of four lower-case hex digits joined by dashes, 2001-0db8-0000-0000-0000-0000-0000-0001"
 type VirtualIP struct {
@@ -92,6 +92,25 @@ type VirtualIPSpec struct {
 	//
 	// +optional
 	BGP *BGPPlacement `json:"bgp,omitempty"`
+
+	// Summary has the lists of the spec in one line each, for kubectl get. The
+	// controller writes it together with them.
+	//
+	// +optional
+	Summary *VirtualIPSummary `json:"summary,omitempty"`
+}
+
+// VirtualIPSummary is what kubectl get shows of the lists of a VirtualIP.
+type VirtualIPSummary struct {
+	// Services that have the address, as namespace/name.
+	// +optional
+	Services string `json:"services,omitempty"`
+	// Candidates are the nodes that may own the address, best first.
+	// +optional
+	Candidates string `json:"candidates,omitempty"`
+	// Advertisements by which the address is advertised by BGP.
+	// +optional
+	Advertisements string `json:"advertisements,omitempty"`
 }
 
 // ServiceReference names a Service.

@@ -65,7 +65,7 @@ func reasonsPage() (string, error) {
 		"One word serves the condition, the event, the metric label and the log. `kubectl describe` shows it with a message.\n\n## Conditions\n\n")
 	var rows [][]string
 	for _, c := range conditions {
-		if c.name == "ServiceReady" || strings.HasPrefix(c.name, "Condition") {
+		if c.name == "ServiceReady" || c.name == "ServiceAnnounced" || strings.HasPrefix(c.name, "Condition") {
 			rows = append(rows, []string{code(c.value), c.docWithoutName()})
 		}
 	}

@@ -108,7 +108,8 @@ func TestPeersFollowTheSpeakers(t *testing.T) {
 			{"one that is no candidate", func() { w.speaker("c", on("eth0", "1c", "203.0.113.4/24")) }, func() {}, 0},
 			{"not of its interfaces", func() {
 				w.speaker("a", func(s *v1alpha1.SpeakerStatus) {
-					s.Announcing = 7
+					seven := int32(7)
+					s.Announcing = &seven
 					s.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: "True", Reason: "Running"}}
 				})
 			}, func() {}, 0},
