@@ -173,6 +173,7 @@ func Decide(s Snapshot) *Decision {
 		RouterPaths: map[bfd.Path]string{},
 	}
 	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
+	c.ipvs = slices.ContainsFunc(s.Links, func(l link.Link) bool { return l.Name == ipvsLink })
 	c.unfit()
 	c.depart()
 	c.learn()
@@ -194,6 +195,7 @@ type course struct {
 	Snapshot
 	*Decision
 	lans     []lan.Interface
+	ipvs     bool // kube-proxy keeps virtual IPs on an interface of every node
 	targets  map[health.Target]bool
 	sessions map[bfd.Path]bool
 	back     map[netip.Addr]bool
@@ -461,8 +463,12 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 		}
 	}
 	c.vacancy(vip, v, p, before)
+	v.kernel = c.kernelMAC(addr)
 	for _, heard := range c.Claims[addr] {
 		known := claim{Claim: heard, node: c.Hosts[heard.MAC], rank: -1}
+		if known.node != "" && !heard.Marked && c.ipvs {
+			continue // its kernel has every virtual IP
+		}
 		for _, o := range p.peers {
 			if o.node == known.node {
 				known.rank = o.rank
@@ -471,6 +477,21 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 		v.claims = append(v.claims, known)
 	}
 	return v
+}
+
+// ipvsLink is where kube-proxy in IPVS mode keeps the virtual IPs of all Services, on every node.
+const ipvsLink = "kube-ipvs0"
+
+// kernelMAC is the MAC of an interface of this node that has an address, so that its kernel answers for it; zero when none
+// has. Virtual IPs on the loopback or on the interface of IPVS are there for kube-proxy and programs, not for the LAN.
+func (c *course) kernelMAC(addr netip.Addr) [6]byte {
+	for i := range c.lans {
+		on := func(p netip.Prefix) bool { return p.Addr() == addr }
+		if l := &c.lans[i]; l.Name != ipvsLink && slices.ContainsFunc(l.Prefixes, on) {
+			return l.MAC
+		}
+	}
+	return [6]byte{}
 }
 
 // turn finds out whether it is this node's turn, and what is known of the owner before.

@@ -212,7 +212,10 @@ func (p *play) change(words []string) {
 	case "claim": // address, host, yielding, newer or older
 		addr := netip.MustParseAddr(words[1])
 		c := l2.Claim{Addr: addr, Interface: "eth0", MAC: [6]byte{0xfe, 1, 2, 3, 4, 5}, Time: p.s.Now}
-		if words[2] != "stranger" {
+		switch {
+		case words[3] == "unmarked":
+			c.MAC = nodeMAC(words[2])
+		case words[2] != "stranger":
 			c.MAC, c.Marked, c.Yielding = nodeMAC(words[2]), true, words[3] == "yielding"
 			c.Term = term(p.vip(words[1]))
 			switch words[3] {
@@ -223,6 +226,11 @@ func (p *play) change(words []string) {
 			}
 		}
 		p.s.Claims[addr] = append(slices.DeleteFunc(slices.Clone(p.s.Claims[addr]), func(o l2.Claim) bool { return o.MAC == c.MAC }), c)
+	case "link": // name, address
+		prefixes := []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(words[2]), 32)}
+		p.s.Links = append(slices.Clone(p.s.Links), link.Link{Index: 9, Name: words[1], MAC: [6]byte{2, 0, 0, 9, 0, 1}, Up: true, ARP: words[1] != "lo", Prefixes: prefixes})
+	case "unlink":
+		p.s.Links = slices.DeleteFunc(slices.Clone(p.s.Links), func(l link.Link) bool { return l.Name == words[1] })
 	case "present":
 		addr := nodeAddr(words[1])
 		p.s.Claims[addr] = []l2.Claim{{Addr: addr, Interface: "eth0", MAC: nodeMAC(words[1]), Time: p.s.Now}}

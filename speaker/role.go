@@ -131,6 +131,8 @@ type view struct {
 	term  uint64
 	// claims of others to the address, one a host, in any order.
 	claims []claim
+	// kernel is the MAC of an interface of this node that has the address itself; zero when none has.
+	kernel [6]byte
 	// peers are the other candidates.
 	peers []peer
 }
@@ -153,8 +155,10 @@ type claim struct {
 	rank int
 }
 
-// ours says whether the claim is by a speaker.
-func (c *claim) ours() bool { return c.Marked || c.node != "" }
+// speaks reports whether a speaker makes the claim. A node that answers without a mark is a foreign host: its kernel has
+// the address on an interface, left there by another provider. The one exception is the owner that the status names. Its
+// mark may have been lost on the way, and whether its own kernel has the address it sees itself.
+func (v *view) speaks(c *claim) bool { return c.Marked || c.node != "" && c.node == v.owner }
 
 // next is the rule by which an address has one owner:
 //
@@ -296,11 +300,14 @@ func hear(r Role, v *view) Role {
 		if c.Time.After(r.Heard) {
 			r.Heard = c.Time
 		}
-		if c.ours() {
+		if v.speaks(c) {
 			r = r.meet(v, c)
 			continue
 		}
 		r = r.meetStranger(v, c)
+	}
+	if v.kernel != ([6]byte{}) {
+		r = r.meetStranger(v, &claim{Claim: l2.Claim{MAC: v.kernel, Time: v.now}})
 	}
 	return r
 }
