@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
@@ -82,11 +83,25 @@ type lister[L runtime.Object] interface {
 // Informer returns an informer over all objects of a kind; it never resyncs,
 // as nothing here relies on being called again for what did not change.
 func Informer[L runtime.Object](client lister[L], example runtime.Object) cache.SharedIndexInformer {
+	return informer(client, example, func(*metav1.ListOptions) {})
+}
+
+// InformerOf returns an informer over the one object of a kind that has the
+// name.
+func InformerOf[L runtime.Object](client lister[L], example runtime.Object, name string) cache.SharedIndexInformer {
+	return informer(client, example, func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	})
+}
+
+func informer[L runtime.Object](client lister[L], example runtime.Object, choose func(*metav1.ListOptions)) cache.SharedIndexInformer {
 	return cache.NewSharedIndexInformer(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			choose(&options)
 			return client.List(ctx, options)
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			choose(&options)
 			return client.Watch(ctx, options)
 		},
 	}, example, time.Duration(0), cache.Indexers{})

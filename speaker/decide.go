@@ -136,12 +136,16 @@ type Verdict struct {
 	Foreign [6]byte
 	// Conflict says that there is a stranger.
 	Conflict bool
+	// Role tells one time in a role from the next. Yielding: the address is answered until another node takes it.
+	Role     role
+	Yielding bool
 }
 
 // same says that the same was decided about the same version of a VirtualIP.
 func (v Verdict) same(o Verdict) bool {
 	return v.Of == o.Of && v.Reason == o.Reason && v.Why == o.Why && slices.Equal(v.Interfaces, o.Interfaces) &&
-		v.Heirs == o.Heirs && v.Tells == o.Tells && v.Asked == o.Asked && v.Foreign == o.Foreign && v.Conflict == o.Conflict
+		v.Heirs == o.Heirs && v.Tells == o.Tells && v.Asked == o.Asked && v.Foreign == o.Foreign && v.Conflict == o.Conflict &&
+		v.Role == o.Role && v.Yielding == o.Yielding
 }
 
 // proxySettle is how long a service proxy that has failed and does not say when it writes its rules has to be well again
@@ -172,7 +176,7 @@ func Decide(s Snapshot) *Decision {
 		Refused:     map[string]time.Time{},
 		RouterPaths: map[bfd.Path]string{},
 	}
-	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
+	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), dark: withoutCarrier(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
 	c.ipvs = slices.ContainsFunc(s.Links, func(l link.Link) bool { return l.Name == ipvsLink })
 	c.unfit()
 	c.depart()
@@ -195,7 +199,8 @@ type course struct {
 	Snapshot
 	*Decision
 	lans     []lan.Interface
-	ipvs     bool // kube-proxy keeps virtual IPs on an interface of every node
+	ipvs     bool     // kube-proxy keeps virtual IPs on an interface of every node
+	dark     []string // names of links without carrier
 	targets  map[health.Target]bool
 	sessions map[bfd.Path]bool
 	back     map[netip.Addr]bool
@@ -303,6 +308,7 @@ func (c *course) address(vip *v1alpha1.VirtualIP) {
 func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view, role Role) {
 	verdict := Verdict{Of: vip, Reason: c.reason(v, role), Conflict: role.conflict(c.Now), Foreign: role.Foreign, Heirs: len(p.peers) > 0}
 	verdict.Asked = role.answers() || role.Phase == Blocked
+	verdict.Role, verdict.Yielding = roleOf(role), role.Phase == Yielding
 	every, ask := role.question(c.Now)
 	if role.answers() && len(p.interfaces) > 0 {
 		verdict.Interfaces = c.room.names(p.interfaces)
@@ -326,6 +332,8 @@ func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view
 		verdict.Why = string(c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}].Reason)
 	case verdict.Reason == v1alpha1.NotServedLocally:
 		verdict.Why = p.notServed
+	case verdict.Reason == v1alpha1.NoInterface:
+		verdict.Why = p.dark
 	}
 	// Another candidate that sees a foreign host knows more than one that cannot serve.
 	outdone := v.unfit != "" && meta.IsStatusConditionTrue(vip.Status.Conditions, v1alpha1.ConditionConflict)
@@ -371,6 +379,9 @@ type place struct {
 	notServed  string
 	// unknown: the health check node ports have not answered yet.
 	unknown bool
+	// none: there is no interface to announce the address on. dark names those that lack nothing but a carrier.
+	none bool
+	dark string
 }
 
 // peer is another candidate.
@@ -398,6 +409,7 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 		return p
 	}
 	p.interfaces = lan.Choose(addr, spec.Interfaces, c.InternalIPs, c.lans)
+	c.carrying(p)
 	own, on := c.reached(spec.Peers)
 	for rank, node := range spec.Candidates {
 		if node == c.Node {
@@ -416,6 +428,33 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 		p.peers = append(p.peers, o)
 	}
 	return p
+}
+
+// carrying leaves the interfaces that can carry frames. An address does not move to another interface of the node when the
+// cable of its own is out: the address would be on the wrong LAN.
+func (c *course) carrying(p *place) {
+	if len(c.dark) > 0 {
+		var dark []string
+		p.interfaces = slices.DeleteFunc(p.interfaces, func(i lan.Interface) bool {
+			down := slices.Contains(c.dark, i.Name)
+			if down {
+				dark = append(dark, i.Name)
+			}
+			return down
+		})
+		p.dark = strings.Join(dark, ", ")
+	}
+	p.none = len(p.interfaces) == 0
+}
+
+// withoutCarrier names the links that cannot carry frames.
+func withoutCarrier(links []link.Link) (names []string) {
+	for i := range links {
+		if l := &links[i]; l.ARP && !l.Up {
+			names = append(names, l.Name)
+		}
+	}
+	return names
 }
 
 // reached is by which of this node's addresses the other candidates reach it, and the interface that has it.
@@ -542,7 +581,7 @@ func bar(vip *v1alpha1.VirtualIP, p *place) v1alpha1.Reason {
 		return v1alpha1.Unclaimed
 	case vip.Spec.L2 == nil:
 		return v1alpha1.NotAnnouncedByL2
-	case p.rank >= 0 && len(p.interfaces) == 0:
+	case p.none:
 		return v1alpha1.NoInterface
 	}
 	return ""

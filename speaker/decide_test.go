@@ -194,6 +194,9 @@ func (p *play) change(words []string) {
 				p.s.Health[target] = state
 			}
 		}
+	case "carrier": // link, off or on
+		p.s.Links = slices.Clone(p.s.Links)
+		p.s.Links[slices.IndexFunc(p.s.Links, func(l link.Link) bool { return l.Name == words[1] })].Up = words[2] == "on"
 	case "bfd":
 		status := bfd.Status{Event: bfd.Event{Path: pathTo(words[1]), Time: p.s.Now}}
 		switch words[2] {

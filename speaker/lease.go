@@ -2,8 +2,10 @@ package speaker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -26,21 +28,43 @@ const (
 // lease is the Lease that says that this speaker lives.
 type lease struct {
 	Options
-	owner metav1.OwnerReference
-	heard func(time.Time) // that the API server has answered
+	owner func() *metav1.OwnerReference // the Node; nil while there is none, or none that is known to be there
+	heard func(time.Time)               // that the API server has answered
+	back  func()                        // called when the Lease is renewed that had ended, and the first time
+	wake  chan struct{}                 // to renew now
+	// renewed is when that was done last. given: the Lease has been given up.
+	renewed atomic.Pointer[time.Time]
+	given   atomic.Bool
 
-	mu       sync.Mutex
-	last     *coordinationv1.Lease // as we wrote it; nil asks the API server
-	released bool
+	mu   sync.Mutex
+	last *coordinationv1.Lease // as we wrote it; nil asks the API server
 }
 
-func newLease(options Options, node *corev1.Node, heard func(time.Time)) *lease {
-	return &lease{Options: options, owner: ownedBy(node), heard: heard}
+func newLease(options Options, owner func() *metav1.OwnerReference, heard func(time.Time)) *lease {
+	return &lease{Options: options, owner: owner, heard: heard, back: func() {}, wake: make(chan struct{}, 1)}
 }
 
 // ownedBy has the API server delete an object together with the Node.
-func ownedBy(node *corev1.Node) metav1.OwnerReference {
-	return metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+func ownedBy(node *corev1.Node) *metav1.OwnerReference {
+	return &metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+}
+
+// errNoNode is why nothing is made that belongs to the Node: with the UID of one that is gone, the garbage collector would
+// delete it again and again.
+var errNoNode = errors.New("the Node does not exist, or is not known to")
+
+// holds reports whether the controller takes this speaker for alive: what it says may be overruled otherwise.
+func (l *lease) holds(now time.Time) bool {
+	at := l.renewed.Load()
+	return l.given.Load() || at != nil && now.Sub(*at) < leaseDuration
+}
+
+// hurry has the Lease renewed now.
+func (l *lease) hurry() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // it is known already
+	}
 }
 
 // keep renews the Lease until ctx is done.
@@ -59,6 +83,7 @@ func (l *lease) keep(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.wake:
 		case <-time.After(again):
 		}
 	}
@@ -76,11 +101,31 @@ func (l *lease) release(ctx context.Context) error {
 func (l *lease) write(ctx context.Context, holder string, release bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.released {
+	if l.given.Load() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
+	held := l.holds(time.Now())
+	err := l.put(ctx, holder)
+	if apierrors.IsNotFound(err) {
+		err = l.put(ctx, holder) // somebody has deleted it
+	}
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	l.given.Store(release)
+	l.renewed.Store(&now)
+	l.heard(now)
+	if !held {
+		l.back()
+	}
+	return nil
+}
+
+// put writes the Lease over the last one that is known. After an error the API server is asked for it. The caller holds mu.
+func (l *lease) put(ctx context.Context, holder string) error {
 	leases := l.Client.CoordinationV1().Leases(l.Namespace)
 	desired := l.last.DeepCopy()
 	if desired == nil {
@@ -94,7 +139,11 @@ func (l *lease) write(ctx context.Context, holder string, release bool) error {
 			desired = found
 		}
 	}
-	l.fill(desired, holder)
+	owner := l.owner()
+	if owner == nil && desired.ResourceVersion == "" {
+		return fmt.Errorf("creating Lease %s/%s: %w", l.Namespace, l.Node, errNoNode)
+	}
+	l.fill(desired, holder, owner)
 	var err error
 	if desired.ResourceVersion == "" {
 		l.last, err = leases.Create(ctx, desired, metav1.CreateOptions{})
@@ -105,17 +154,17 @@ func (l *lease) write(ctx context.Context, holder string, release bool) error {
 		l.last = nil
 		return fmt.Errorf("writing Lease %s/%s: %w", l.Namespace, l.Node, err)
 	}
-	l.released = release
-	l.heard(time.Now())
 	return nil
 }
 
-func (l *lease) fill(desired *coordinationv1.Lease, holder string) {
+func (l *lease) fill(desired *coordinationv1.Lease, holder string, owner *metav1.OwnerReference) {
 	if desired.Labels == nil {
 		desired.Labels = map[string]string{}
 	}
 	desired.Labels[v1alpha1.SpeakerLabel] = ""
-	desired.OwnerReferences = []metav1.OwnerReference{l.owner}
+	if owner != nil {
+		desired.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
 	seconds := int32(leaseDuration.Seconds())
 	now := metav1.NowMicro()
 	if held := desired.Spec.HolderIdentity; held == nil || *held != holder {

@@ -101,18 +101,24 @@ type Options struct {
 // Speaker announces addresses from its node.
 type Speaker struct {
 	Options
-	node    *corev1.Node // as it was at the start
-	saved   *saved       // what was known when the speaker ran last, until the API server has been heard
+	node    atomic.Pointer[corev1.Node] // as it was when it was there last, or on disk
+	asked   bool                        // the API server had the Node at the start
+	saved   *saved                      // what was known when the speaker ran last, until the API server has been heard
 	vips    cache.SharedIndexInformer
 	nodes   cache.SharedIndexInformer
 	adverts cache.SharedIndexInformer
 	peers   cache.SharedIndexInformer
 	secrets cache.SharedIndexInformer // of Herald's namespace: nobody can tell which ones BGPPeers will name
+	speaker cache.SharedIndexInformer // our own
+	lease   *lease
 	status  *statusWriter
 	metrics metrics
-	leaving atomic.Bool
-	edits   atomic.Uint64         // of VirtualIPs, Advertisements and BGPPeers, counted
-	told    map[string]bgp.Status // by BGPPeer, what events say of the sessions with routers
+	pulse   pulse
+	// effectors are asked by Healthy.
+	effectors effectors
+	leaving   atomic.Bool
+	edits     atomic.Uint64         // of VirtualIPs, Advertisements and BGPPeers, counted
+	told      map[string]bgp.Status // by BGPPeer, what events say of the sessions with routers
 	// decision is the last one.
 	decision atomic.Pointer[Decision]
 	contact  atomic.Pointer[time.Time] // when the API server was heard last
@@ -144,6 +150,7 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 		adverts: client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
 		peers:   client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
 		told:    map[string]bgp.Status{},
+		speaker: client.InformerOf(options.Herald.Speakers, &v1alpha1.Speaker{}, options.Node),
 		secrets: coreinformers.NewSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}),
 	}
 	for _, informer := range s.informers() {
@@ -158,28 +165,32 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 	if err := s.findNode(ctx); err != nil {
 		return nil, err
 	}
-	s.status = newStatusWriter(options, s.node)
+	s.lease = newLease(options, s.owner, s.heardAPI)
+	s.status = newStatusWriter(options, s.owner, s.lease)
+	s.lease.back = s.status.resume
 	return s, nil
 }
 
-// findNode waits for the API server, but not for the Node. When the API server does not answer, what is on disk will do.
+// findNode waits for the API server, but not for the Node. When the API server does not answer, refuses, or has no such Node,
+// what is on disk will do: tokens and rights come back, and a Node that was deleted is registered anew.
 func (s *Speaker) findNode(ctx context.Context) error {
 	logger := klog.FromContext(ctx)
 	for start := time.Now(); ; {
 		node, err := s.getNode(ctx)
 		if err == nil {
-			s.node = node
+			s.asked = true
+			s.node.Store(node)
 			s.heardAPI(time.Now())
 			return nil
 		}
-		if apierrors.IsNotFound(err) {
-			return fmt.Errorf("there is no Node %q: --node-name must be the name of the Node that the speaker runs on", s.Node)
-		}
-		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
-			return fmt.Errorf("reading Node %q: %w", s.Node, err)
+		if final := s.final(err); final != nil {
+			if s.resume(ctx, err) {
+				return nil
+			}
+			return final
 		}
 		if time.Since(start) >= patienceAtStart {
-			if s.resume(ctx) {
+			if s.resume(ctx, err) {
 				return nil
 			}
 			start = time.Now()
@@ -193,14 +204,25 @@ func (s *Speaker) findNode(ctx context.Context) error {
 	}
 }
 
+// final is what to say of an error that waiting does not mend by itself; nil of any other.
+func (s *Speaker) final(err error) error {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("there is no Node %q: --node-name must be the name of the Node that the speaker runs on", s.Node)
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return fmt.Errorf("reading Node %q: %w", s.Node, err)
+	}
+	return nil
+}
+
 func (s *Speaker) getNode(ctx context.Context) (*corev1.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceAtStart)
 	defer cancel()
 	return s.Client.CoreV1().Nodes().Get(ctx, s.Node, metav1.GetOptions{})
 }
 
-// resume goes on with what is on disk, if there is anything.
-func (s *Speaker) resume(ctx context.Context) bool {
+// resume goes on with what is on disk, if there is anything; cause is why.
+func (s *Speaker) resume(ctx context.Context, cause error) bool {
 	if s.StateDir == "" {
 		return false
 	}
@@ -210,11 +232,42 @@ func (s *Speaker) resume(ctx context.Context) bool {
 		logger.Error(err, "There is nothing on disk to go on with")
 		return false
 	}
-	s.saved, s.node = known, known.node()
+	s.saved = known
+	s.node.Store(known.node())
 	s.heardAPI(known.SavedAt)
-	logger.Info("The API server does not answer: going on with what is on disk",
+	logger.Info("The API server does not answer, or refuses: going on with what is on disk", "reason", cause,
 		"savedAt", known.SavedAt, "age", time.Since(known.SavedAt).Round(time.Second), "virtualIPs", len(known.VirtualIPs))
 	return true
+}
+
+// ownNode is the Node as it is, or was when it was there last.
+func (s *Speaker) ownNode() *corev1.Node {
+	if node := s.registered(); node != nil {
+		s.node.Store(node)
+		return node
+	}
+	return s.node.Load()
+}
+
+// registered is the Node that the API server has now, nil for none.
+func (s *Speaker) registered() *corev1.Node {
+	object, exists, err := s.nodes.GetStore().GetByKey(s.Node)
+	if err != nil || !exists {
+		return nil
+	}
+	return object.(*corev1.Node)
+}
+
+// owner is the Node as the owner of objects; nil while there is none, or only one on disk, which may be another one by now. A
+// node that was deleted and registered anew has another UID: the garbage collector deletes what has the old one.
+func (s *Speaker) owner() *metav1.OwnerReference {
+	if node := s.registered(); node != nil {
+		return ownedBy(node)
+	}
+	if s.nodes.HasSynced() || !s.asked {
+		return nil
+	}
+	return ownedBy(s.node.Load())
 }
 
 // heardAPI takes down when the API server told us something last.
@@ -240,14 +293,16 @@ func (s *Speaker) Run(ctx context.Context) error {
 	answering := make(chan error, 1)
 	go func() { answering <- s.Responder.Run(answer) }()
 
-	lease := newLease(s.Options, s.node, s.heardAPI)
 	// Routers hear the last word while the paths to them are still watched.
 	talk, hangUp := context.WithCancel(context.WithoutCancel(work))
 	defer hangUp()
 	talking := make(chan error, 1)
 	go func() { talking <- s.Advertiser.Run(talk) }()
 
-	for _, informer := range s.informers() {
+	if err := s.follow(); err != nil {
+		return err
+	}
+	for _, informer := range append(s.informers(), s.speaker) {
 		group.Go(func() error { informer.RunWithContext(work); return nil })
 	}
 	group.Go(func() error { return s.Options.Watch(work, s.setLinks) })
@@ -257,7 +312,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	group.Go(func() error { return s.decide(work) })
 	group.Go(func() error { s.save(work, saveDelay); return nil })
 	group.Go(func() error { s.status.run(work); return nil })
-	group.Go(func() error { lease.keep(ctx); return nil })
+	group.Go(func() error { s.lease.keep(ctx); return nil })
 	group.Go(func() error {
 		defer stop()
 		select {
@@ -269,7 +324,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 			talking <- err
 			return fmt.Errorf("advertising by BGP: %w", errors.Join(err, errors.New("the BGP speaker ended")))
 		case <-ctx.Done():
-			s.leave(work, lease)
+			s.leave(work)
 			hangUp()
 			err := <-talking
 			talking <- nil
@@ -292,14 +347,14 @@ func (s *Speaker) informers() []cache.SharedIndexInformer {
 // that hear, the controller does the same, as the Lease is given up. Announce before releasing: a gap of one packet is an
 // outage, a duplicate is not. Routers have the time to find other ways; those that keep the routes for the next speaker of this
 // node are told nothing.
-func (s *Speaker) leave(ctx context.Context, lease *lease) {
+func (s *Speaker) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handOver)
 	defer cancel()
 	logger := klog.FromContext(ctx)
 	logger.Info("Leaving", "announcing", s.status.announcing())
 	s.leaving.Store(true)
 	s.Senses.poke()
-	if err := lease.release(ctx); err != nil {
+	if err := s.lease.release(ctx); err != nil {
 		logger.Error(err, "The Lease could not be given up: it will expire")
 	}
 	defer func() {
@@ -352,9 +407,6 @@ func (d *Decision) parts(now time.Time) bool {
 
 // decide follows every change with a decision and has it done.
 func (s *Speaker) decide(ctx context.Context) error {
-	if err := s.follow(); err != nil {
-		return err
-	}
 	s.waitForAPI(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -366,6 +418,7 @@ func (s *Speaker) decide(ctx context.Context) error {
 		case <-timer.C:
 		}
 		start := time.Now()
+		s.pulse.beat(0)
 		again, ok := s.decideOnce(ctx)
 		if !ok {
 			continue
@@ -380,6 +433,7 @@ func (s *Speaker) decide(ctx context.Context) error {
 		if again.IsZero() {
 			again = time.Now().Add(time.Minute)
 		}
+		s.pulse.beat(time.Until(again))
 		timer.Reset(time.Until(again))
 	}
 }
@@ -401,14 +455,35 @@ func (s *Speaker) follow() error {
 			return fmt.Errorf("watching objects: %w", err)
 		}
 	}
+	return errors.Join(s.followNode(), s.status.follow(s.speaker))
+}
+
+// followNode has the Lease and the Speaker made again for a Node that is registered anew.
+func (s *Speaker) followNode() error {
+	anew := func(any) {
+		s.lease.hurry()
+		s.status.queue.Add("")
+	}
+	_, err := s.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: anew, UpdateFunc: func(before, after any) {
+		was, isNode := before.(*corev1.Node)
+		if is, ok := after.(*corev1.Node); isNode && ok && was.UID != is.UID {
+			anew(is)
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("watching Node %s: %w", s.Node, err)
+	}
 	return nil
 }
 
 // waitForAPI returns when the VirtualIPs are known, or there is something on disk to go on with meanwhile.
 func (s *Speaker) waitForAPI(ctx context.Context) {
-	for start := time.Now(); ctx.Err() == nil && !s.synced(); {
-		if s.saved == nil && time.Since(start) >= patienceAtStart {
-			s.resume(ctx)
+	looked := time.Now()
+	for start := looked; ctx.Err() == nil && !s.synced(); {
+		s.pulse.beat(0) // to wait for the API server is not to hang
+		if s.saved == nil && time.Since(looked) >= patienceAtStart {
+			s.resume(ctx, errors.New("not all objects could be read"))
+			looked = time.Now()
 		}
 		if s.saved != nil && time.Since(start) >= patienceAtStart/6 {
 			return
@@ -556,7 +631,7 @@ func (s *Speaker) snapshot() (Snapshot, bool) {
 
 // objects puts into the snapshot what the API server has told, or what is on disk.
 func (s *Speaker) objects(snapshot *Snapshot) {
-	node := s.node
+	node := s.ownNode()
 	var key keys
 	if s.saved != nil && !s.synced() {
 		snapshot.VirtualIPs, snapshot.Advertisements, snapshot.BGPPeers = s.saved.VirtualIPs, s.saved.Advertisements, s.saved.BGPPeers
@@ -568,9 +643,6 @@ func (s *Speaker) objects(snapshot *Snapshot) {
 		snapshot.Advertisements = client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore())
 		snapshot.BGPPeers = client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore())
 		snapshot.Secrets = s.passwords(snapshot.BGPPeers)
-		if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
-			node = object.(*corev1.Node)
-		}
 		key = s.keys()
 	}
 	snapshot.InternalIPs = v1alpha1.InternalIPs(node)

@@ -29,6 +29,10 @@ const (
 	touchAfter = 30 * time.Second
 	// saveShare is how many times as long as a write the pause after it is at least: very much is written less often.
 	saveShare = 9
+	// saveAgain bounds the pause after a write that failed: a disk that is full is not written to each second.
+	saveAgain = time.Minute
+	// mostState bounds what is read, in bytes: 100,000 VirtualIPs are some 100 MB.
+	mostState = 1 << 30
 )
 
 // saved is what a speaker keeps on disk to start with while the API server is away. It is a file of its own, which only the
@@ -50,12 +54,40 @@ type saved struct {
 
 func (s *saved) node() *corev1.Node { return &s.Node }
 
-// load reads what the speaker of a node kept. An error says why it is of no use.
+// PrepareStateDir removes what a speaker that was killed has left behind in its folder, which has keys in it, and returns an
+// error when nothing can be kept there. The folder is no more than a cache: the speaker works without.
+func PrepareStateDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	var failed []error
+	for _, entry := range left {
+		if strings.HasPrefix(entry.Name(), stateFile+".") {
+			failed = append(failed, os.Remove(filepath.Join(dir, entry.Name())))
+		}
+	}
+	file, err := os.CreateTemp(dir, stateFile+".*")
+	if err != nil {
+		return errors.Join(append(failed, fmt.Errorf("--state-dir: %w", err))...)
+	}
+	_, err = file.WriteString("probe")
+	return errors.Join(append(failed, err, file.Close(), os.Remove(file.Name()))...)
+}
+
+// load reads what the speaker of a node kept. An error says why it is of no use: whatever the file may have become, it is no
+// more than that.
 func load(dir, node string) (*saved, error) {
 	path := filepath.Join(dir, stateFile)
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > mostState {
+		return nil, fmt.Errorf("%s is no file, or larger than %d bytes", path, mostState)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -67,6 +99,9 @@ func load(dir, node string) (*saved, error) {
 	}
 	if s.Node.Name != node {
 		return nil, fmt.Errorf("%s is of node %q", path, s.Node.Name)
+	}
+	if slices.Contains(s.VirtualIPs, nil) || slices.Contains(s.Advertisements, nil) || slices.Contains(s.BGPPeers, nil) {
+		return nil, fmt.Errorf("reading %s: an object is null", path)
 	}
 	for _, vip := range s.VirtualIPs {
 		leanVirtualIP(vip)
@@ -122,7 +157,7 @@ func (s *Speaker) save(ctx context.Context, delay time.Duration) {
 		return
 	}
 	var last version
-	pause := delay
+	pause, retry := delay, time.Duration(0)
 	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
@@ -141,10 +176,12 @@ func (s *Speaker) save(ctx context.Context, delay time.Duration) {
 		}
 		start := time.Now()
 		if err := s.toSave().store(s.StateDir); err != nil {
+			retry = min(max(2*retry, delay), saveAgain)
+			pause = retry
 			klog.FromContext(ctx).Error(err, "What is known was not saved; a start without the API server would go by older knowledge")
 			continue
 		}
-		last = now
+		last, retry = now, 0
 		pause = max(delay, saveShare*time.Since(start))
 	}
 }
@@ -171,11 +208,8 @@ func (s *Speaker) toSave() *saved {
 }
 
 func (s *Speaker) nodeToSave() (kept corev1.Node) {
-	node := s.node
-	if object, exists, err := s.nodes.GetStore().GetByKey(s.Node); err == nil && exists {
-		node = object.(*corev1.Node)
-	}
-	kept.ObjectMeta = metav1.ObjectMeta{Name: s.node.Name, UID: s.node.UID, ResourceVersion: s.node.ResourceVersion, Labels: node.Labels}
+	node := s.ownNode()
+	kept.ObjectMeta = metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Labels: node.Labels}
 	kept.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints}
 	kept.Status.Addresses = node.Status.Addresses
 	return kept

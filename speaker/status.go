@@ -3,6 +3,7 @@ package speaker
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -11,11 +12,12 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
@@ -31,6 +33,11 @@ const (
 	statusWriters = 4
 	// speakerDelay gathers changes of the Speaker's status into one write.
 	speakerDelay = 2 * time.Second
+	// writeTimeout bounds one request: a connection to an API server that hangs must not hold a writer.
+	writeTimeout = 10 * time.Second
+	// staleFor is how long a version of an object that is older than what we wrote is taken to be on its way. An API server that
+	// was restored from a backup has older versions for good.
+	staleFor = 5 * time.Second
 	// noDelay is how long nobody has to announce an address before that is said.
 	noDelay    = 2 * time.Second
 	retryFirst = 50 * time.Millisecond
@@ -39,21 +46,36 @@ const (
 
 // statusWriter says in the status of VirtualIPs and of the Speaker what this
 // node does, each time that changes.
+//
+// Nothing is said while the Lease is not held: the controller says then that this speaker is lost, and is right for all that it
+// knows.
 type statusWriter struct {
 	Options
-	owner metav1.OwnerReference
+	owner func() *metav1.OwnerReference // the Node; nil while there is none, or none that is known to be there
+	lease *lease
 	queue workqueue.TypedRateLimitingInterface[string] // names of VirtualIPs; "" is the Speaker
 
 	mu       sync.Mutex
 	decision *Decision
 	said     v1alpha1.SpeakerStatus
-	speaker  *v1alpha1.Speaker // as we wrote it
+	speaker  *v1alpha1.Speaker // as we wrote it, or as it has been changed since
+	words    map[string]stated // by the name of the VirtualIP; "" is the Speaker
+	waiting  map[string]bool   // names of what is to be said when the Lease is held again
 }
 
-func newStatusWriter(options Options, node *corev1.Node) *statusWriter {
+// stated is a word with the resourceVersion of the object that has it.
+type stated struct {
+	word
+	version string
+}
+
+func newStatusWriter(options Options, owner func() *metav1.OwnerReference, lease *lease) *statusWriter {
 	return &statusWriter{
 		Options: options,
-		owner:   ownedBy(node),
+		owner:   owner,
+		lease:   lease,
+		words:   map[string]stated{},
+		waiting: map[string]bool{},
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryFirst, retryLast),
 			workqueue.TypedRateLimitingQueueConfig[string]{Name: "status"}),
@@ -67,6 +89,9 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 	says := w.says(snapshot, decision)
 	changed := before == nil || !equality.Semantic.DeepEqual(w.said, says)
 	w.decision, w.said = decision, says
+	if len(w.words) > len(decision.Verdicts)+1 {
+		maps.DeleteFunc(w.words, func(name string, _ stated) bool { _, known := decision.Verdicts[name]; return !known && name != "" })
+	}
 	w.mu.Unlock()
 	for name, verdict := range decision.Verdicts {
 		if before != nil && verdict.same(before.Verdicts[name]) {
@@ -93,10 +118,98 @@ func (w *statusWriter) want(snapshot *Snapshot, decision *Decision) {
 // says is the Speaker's status without what only a write adds. The caller locks.
 func (w *statusWriter) says(snapshot *Snapshot, decision *Decision) v1alpha1.SpeakerStatus {
 	status := speakerStatus(w.Version, snapshot, decision, w.said.BGP)
+	status.Conditions = []metav1.Condition{watchedCondition(snapshot)}
 	if proxy, ok := proxyCondition(snapshot); ok {
-		status.Conditions = []metav1.Condition{proxy}
+		status.Conditions = append(status.Conditions, proxy)
 	}
 	return status
+}
+
+// follow has the Speaker watched, so that it is made again, and said again, when it was deleted or changed by anybody.
+func (w *statusWriter) follow(speakers cache.SharedIndexInformer) error {
+	changed := func(object any) {
+		if speaker, ok := object.(*v1alpha1.Speaker); ok {
+			w.found(speaker)
+		}
+	}
+	_, err := speakers.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: changed, UpdateFunc: func(_, after any) { changed(after) }, DeleteFunc: func(any) { w.keep(nil); w.queue.Add("") },
+	})
+	if err != nil {
+		return fmt.Errorf("watching Speaker %s: %w", w.Node, err)
+	}
+	return nil
+}
+
+// found takes in a version of the Speaker.
+func (w *statusWriter) found(speaker *v1alpha1.Speaker) {
+	w.mu.Lock()
+	last := w.speaker
+	if last != nil && last.UID == speaker.UID && !newer(speaker.ResourceVersion, last.ResourceVersion) {
+		w.mu.Unlock()
+		return // our own word
+	}
+	w.speaker = speaker
+	_, changed := saying(speaker, w.said)
+	again := changed && w.decision != nil
+	w.mu.Unlock()
+	if again {
+		w.queue.Add("")
+	}
+}
+
+// newer compares two resourceVersions of one object. What cannot be compared is newer.
+func newer(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err != nil || order > 0
+}
+
+// hold reports whether something may be said now, and has it said later if not.
+func (w *statusWriter) hold(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lease.holds(time.Now()) {
+		return true
+	}
+	w.waiting[name] = true
+	return false
+}
+
+// resume says what has waited for the Lease.
+func (w *statusWriter) resume() {
+	w.mu.Lock()
+	waiting := w.waiting
+	w.waiting = map[string]bool{}
+	w.mu.Unlock()
+	for name := range waiting {
+		w.queue.Add(name)
+	}
+}
+
+// say reports whether a word is to be written now. One that has to wait is looked at again.
+func (w *statusWriter) say(name string, r role, text string, replaced bool) bool {
+	w.mu.Lock()
+	last := w.words[name]
+	next, wait, ok := last.say(r, text, replaced, time.Now())
+	last.word = next
+	if !ok {
+		w.words[name] = last
+	}
+	w.mu.Unlock()
+	if !ok {
+		w.queue.AddAfter(name, wait)
+	}
+	return ok
+}
+
+// state notes what was written.
+func (w *statusWriter) state(name string, r role, text string, replaced bool, version string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	next, _, ok := w.words[name].say(r, text, replaced, time.Now())
+	if ok {
+		w.words[name] = stated{next, version}
+	}
 }
 
 // announcing is how many addresses this node answers for.
@@ -132,7 +245,12 @@ func (w *statusWriter) next(ctx context.Context) bool {
 	if name == "" {
 		write = w.writeSpeaker
 	}
-	if err := write(ctx, name); err != nil && ctx.Err() == nil {
+	if !w.hold(name) {
+		return true
+	}
+	request, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := write(request, name); err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).V(2).Info("A status was not written, will be tried again", "name", name, "err", err)
 		w.queue.AddRateLimited(name)
 		return true
@@ -142,24 +260,51 @@ func (w *statusWriter) next(ctx context.Context) bool {
 }
 
 func (w *statusWriter) writeVirtualIP(ctx context.Context, name string) error {
+	now := time.Now()
 	w.mu.Lock()
 	verdict, known := w.decision.Verdicts[name]
+	last, said := w.words[name]
 	w.mu.Unlock()
-	if !known {
-		return nil
+	if !known || said && now.Sub(last.at) < staleFor && newer(last.version, verdict.Of.ResourceVersion) {
+		return nil // or the version that has our word is on its way here
 	}
-	desired, changed := told(verdict.Of, w.Node, verdict, time.Now())
+	desired, changed := told(verdict.Of, w.Node, verdict, now)
 	if !changed {
 		return nil
 	}
-	_, err := w.Herald.VirtualIPs.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
+	text, replaced := verdict.word(desired), verdict.replaced(w.Node)
+	if !w.say(name, verdict.Role, text, replaced) {
+		return nil
+	}
+	written, err := w.Herald.VirtualIPs.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("writing the status of VirtualIP %s: %w", name, err)
 	}
+	w.state(name, verdict.Role, text, replaced, written.ResourceVersion)
 	return nil
+}
+
+// word is what a status says, without its times.
+func (v Verdict) word(vip *v1alpha1.VirtualIP) string {
+	text := vip.Status.Owner
+	for _, kind := range []string{v1alpha1.ConditionAnnounced, v1alpha1.ConditionConflict} {
+		if c := meta.FindStatusCondition(vip.Status.Conditions, kind); c != nil {
+			text += fmt.Sprintf("|%s=%s/%s: %s", c.Type, c.Status, c.Reason, c.Message)
+		}
+	}
+	return text
+}
+
+// replaced reports whether the status has another speaker's word: it is the owner, or says why nobody is.
+func (v Verdict) replaced(node string) bool {
+	status := &v.Of.Status
+	if v.Reason == "" {
+		return status.Owner != "" && status.Owner != node
+	}
+	return meta.IsStatusConditionFalse(status.Conditions, v1alpha1.ConditionAnnounced)
 }
 
 // told is the VirtualIP with the status that this node gives it. The owner writes; whoever is owner no more leaves that to the
@@ -167,6 +312,9 @@ func (w *statusWriter) writeVirtualIP(ctx context.Context, name string) error {
 func told(vip *v1alpha1.VirtualIP, node string, verdict Verdict, now time.Time) (desired *v1alpha1.VirtualIP, changed bool) {
 	if verdict.Reason != "" && !verdict.Tells {
 		return vip, false
+	}
+	if verdict.Yielding && vip.Status.Owner != "" && vip.Status.Owner != node {
+		return vip, false // it has been taken
 	}
 	desired = vip.DeepCopy()
 	changed = setConflict(desired, verdict, now)
@@ -220,6 +368,9 @@ func setConflict(vip *v1alpha1.VirtualIP, verdict Verdict, now time.Time) bool {
 func (v Verdict) message(node string) string {
 	switch v.Reason {
 	case v1alpha1.NoInterface:
+		if v.Why != "" {
+			return fmt.Sprintf("Node %s has no interface to announce the address on: no carrier on %s.", node, v.Why)
+		}
 		return fmt.Sprintf("Node %s has no interface to announce the address on.", node)
 	case v1alpha1.Conflict:
 		return "Another host has the address, see the condition Conflict."
@@ -233,9 +384,12 @@ func (v Verdict) message(node string) string {
 
 func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	w.mu.Lock()
-	status := w.said
-	speaker := w.speaker
+	said, speaker := w.said, w.speaker
+	decided := w.decision != nil
 	w.mu.Unlock()
+	if !decided {
+		return nil
+	}
 	if speaker == nil {
 		found, err := w.getSpeaker(ctx)
 		if err != nil {
@@ -243,29 +397,46 @@ func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 		}
 		speaker = found
 	}
-	desired := speaker.DeepCopy()
-	proxy := status.Conditions
-	status.Conditions = desired.Status.Conditions
-	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Running), Message: "The speaker runs.",
-	})
-	if len(proxy) > 0 {
-		meta.SetStatusCondition(&status.Conditions, proxy[0])
-	} else {
-		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionServiceProxyHealthy)
-	}
-	desired.Status = status
-	if equality.Semantic.DeepEqual(speaker.Status, desired.Status) {
+	desired, changed := saying(speaker, said)
+	if !changed {
 		w.keep(speaker)
 		return nil
 	}
+	words, err := json.Marshal(said)
+	if err != nil {
+		return fmt.Errorf("writing the status of Speaker %s: %w", w.Node, err)
+	}
+	text := string(speaker.UID) + string(words)
+	if !w.say("", role{}, text, false) {
+		return nil
+	}
 	written, err := w.Herald.Speakers.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
-	w.keep(written)
 	if err != nil {
 		w.keep(nil) // ask anew
 		return fmt.Errorf("writing the status of Speaker %s: %w", w.Node, err)
 	}
+	w.state("", role{}, text, false, written.ResourceVersion)
+	w.keep(written)
 	return nil
+}
+
+// saying is the Speaker with the status that this speaker gives it.
+func saying(speaker *v1alpha1.Speaker, said v1alpha1.SpeakerStatus) (desired *v1alpha1.Speaker, changed bool) {
+	desired = speaker.DeepCopy()
+	status := said
+	status.Conditions = desired.Status.Conditions
+	own := append([]metav1.Condition{{
+		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Running), Message: "The speaker runs.",
+	}}, said.Conditions...)
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionServiceProxyHealthy, v1alpha1.ConditionWatched} {
+		if c := meta.FindStatusCondition(own, kind); c != nil {
+			meta.SetStatusCondition(&status.Conditions, *c)
+		} else {
+			meta.RemoveStatusCondition(&status.Conditions, kind)
+		}
+	}
+	desired.Status = status
+	return desired, !equality.Semantic.DeepEqual(speaker.Status, desired.Status)
 }
 
 func (w *statusWriter) keep(speaker *v1alpha1.Speaker) {
@@ -283,8 +454,12 @@ func (w *statusWriter) getSpeaker(ctx context.Context) (*v1alpha1.Speaker, error
 	if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("reading Speaker %s: %w", w.Node, err)
 	}
+	owner := w.owner()
+	if owner == nil {
+		return nil, fmt.Errorf("creating Speaker %s: %w", w.Node, errNoNode)
+	}
 	speaker, err = w.Herald.Speakers.Create(ctx, &v1alpha1.Speaker{
-		ObjectMeta: metav1.ObjectMeta{Name: w.Node, OwnerReferences: []metav1.OwnerReference{w.owner}},
+		ObjectMeta: metav1.ObjectMeta{Name: w.Node, OwnerReferences: []metav1.OwnerReference{*owner}},
 	}, metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("creating Speaker %s: %w", w.Node, err)
@@ -305,6 +480,19 @@ func proxyCondition(s *Snapshot) (metav1.Condition, bool) {
 	condition.Status, condition.Reason = metav1.ConditionFalse, string(v1alpha1.ProxyNotHealthy)
 	condition.Message = fmt.Sprintf("%s: %s.", s.ProxyURL, state.Reason)
 	return condition, s.ProxyURL != "" && state.Reason != health.Unknown && state.Reason != ""
+}
+
+// watchedCondition says whether the other speakers can see that this one is lost.
+func watchedCondition(s *Snapshot) metav1.Condition {
+	if s.Watch == nil {
+		return metav1.Condition{
+			Type: v1alpha1.ConditionWatched, Status: metav1.ConditionFalse, Reason: string(v1alpha1.NoKey),
+			Message: fmt.Sprintf("There is no key in the Secret %s: speakers do not watch each other, and a lost node is noticed by its Lease alone. The controller makes the Secret.", v1alpha1.BFDSecret),
+		}
+	}
+	return metav1.Condition{
+		Type: v1alpha1.ConditionWatched, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Watching), Message: "Speakers watch each other by BFD.",
+	}
 }
 
 // speakerStatus is what the Speaker object says, but for its conditions; it has said before what the sessions with routers are.

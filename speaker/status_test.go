@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
@@ -57,9 +56,16 @@ func TestTold(t *testing.T) {
 	}
 }
 
+// heldLease is a Lease that has been renewed just now.
+func heldLease() *lease {
+	l, now := newLease(Options{Node: "node-1"}, nil, nil), time.Now()
+	l.renewed.Store(&now)
+	return l
+}
+
 // A speaker with very many addresses looks again only at those of which something has changed.
 func TestOnlyWhatHasChangedIsTold(t *testing.T) {
-	w := newStatusWriter(Options{Node: "node-1"}, &corev1.Node{})
+	w := newStatusWriter(Options{Node: "node-1"}, nil, heldLease())
 	defer w.queue.ShutDown()
 	mine, other := byL2(0), byL2(1)
 	verdicts := func(of *v1alpha1.VirtualIP, why string) *Decision {

@@ -24,6 +24,10 @@ const (
 	// ConditionServiceProxyHealthy is on a Speaker: whether the service proxy of
 	// its node says that it is well.
 	ConditionServiceProxyHealthy = "ServiceProxyHealthy"
+
+	// ConditionWatched is on a Speaker: whether it and the others watch each
+	// other, so that a lost node is noticed within a second.
+	ConditionWatched = "Watched"
 )
 
 // ReasonDoc declares a reason: what docs/reference says of it.
@@ -165,6 +169,8 @@ const (
 const (
 	Running      Reason = "Running"
 	LeaseExpired Reason = "LeaseExpired"
+	Watching     Reason = "Watching"
+	NoKey        Reason = "NoKey"
 )
 
 // Reasons declares every reason: conditions and events use no other.
@@ -231,7 +237,7 @@ var Reasons = []ReasonDoc{
 	{NoReadyEndpoints, "VirtualIP, Service", "No Service on the address has an endpoint that could serve a request."},
 	{NoCandidates, "VirtualIP, Service", "No node can announce the address; the condition's message says why not, node by node."},
 	{NotAnnouncedByL2, "VirtualIP", "The Advertisements that apply announce the address by BGP only."},
-	{NoInterface, "VirtualIP, Service", "The owner has no interface to announce the address on: none has its prefix, and none matches the Advertisement."},
+	{NoInterface, "VirtualIP, Service", "The node has no interface to announce the address on: none has its prefix, none matches the Advertisement, or those that do have no carrier."},
 	{NotCandidate, "VirtualIP", "This node is not among the candidates."},
 	{NotFirst, "VirtualIP", "A node before this one in the candidates is alive: the address is that node's."},
 	{Leaving, "VirtualIP", "The speaker is stopping."},
@@ -280,4 +286,6 @@ var Reasons = []ReasonDoc{
 
 	{Running, "Speaker", "The speaker runs."},
 	{LeaseExpired, "Speaker", "The Lease of the speaker has ended: it is dead, cannot start, or is cut off from the API server. What the Speaker said before is not known to be so."},
+	{Watching, "Speaker", "The speaker and the others watch each other by BFD."},
+	{NoKey, "Speaker", "The Secret herald-bfd is missing or has no key, so speakers do not watch each other: a lost node is noticed by its Lease alone, after ten seconds and more. The controller makes the Secret."},
 }

@@ -44,7 +44,7 @@ type SpeakerStatus struct {
 	// +optional
 	Version string `json:"version,omitempty"`
 
-	// Conditions: Ready, ServiceProxyHealthy.
+	// Conditions: Ready, ServiceProxyHealthy, Watched.
 	//
 	// +optional
 	// +listType=map

@@ -84,8 +84,8 @@ func run(ctx context.Context, args []string) error {
 	if err := l2.Probe(); err != nil {
 		return err
 	}
-	if err := checkStateDir(f.stateDir); err != nil {
-		return err
+	if err := speaker.PrepareStateDir(f.stateDir); err != nil {
+		klog.ErrorS(err, "--state-dir is of no use now: without the API server the speaker cannot start")
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.metrics)
 	if err != nil {
@@ -127,18 +127,6 @@ func parse(args []string) (*flags, error) {
 		return nil, fmt.Errorf("--proxy-healthz-url: %q is not a URL that begins with http:// and has a host", f.proxyURL)
 	}
 	return f, nil
-}
-
-// checkStateDir says what is wrong with the folder before it is needed.
-func checkStateDir(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	file, err := os.CreateTemp(dir, ".probe*")
-	if err != nil {
-		return fmt.Errorf("--state-dir: %w", err)
-	}
-	return errors.Join(file.Close(), os.Remove(file.Name()))
 }
 
 // bfdInterval is how often other speakers are to hear of this one.
@@ -212,7 +200,7 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/healthz", healthz(speaking.Healthy))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 
 	group, work := errgroup.WithContext(ctx)
@@ -227,6 +215,17 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 		return nil
 	})
 	return group.Wait()
+}
+
+// healthz answers 200 unless the speaker hangs.
+func healthz(healthy func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := healthy(); err != nil {
+			http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	}
 }
 
 // newRecorder returns what writes events; stop ends it.

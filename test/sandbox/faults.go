@@ -100,3 +100,85 @@ func flushCommands(mode string) [][]string {
 	}
 	return commands
 }
+
+// AddSegment makes a second LAN with a leg, eth1, of each host: a switch of its
+// own, without a way to the API server or to any other LAN. The hosts have
+// 100.65.0.N/24 and 2001:db8:65::N/64, with the N of their addresses on the
+// first one. RemoveSegment ends it.
+func (s *Sandbox) AddSegment(ctx context.Context, hosts ...string) error {
+	if _, err := s.Exec(ctx, lan, "ip", "link", "add", "name", segmentBridge, "up", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"); err != nil {
+		return fmt.Errorf("making a second LAN: %w", err)
+	}
+	for _, host := range hosts {
+		number, port := lanNumber(host), segmentPort(host)
+		if number == 0 {
+			return fmt.Errorf("%s is not a host on the LAN", host)
+		}
+		batches := []struct {
+			host  string
+			lines []string
+		}{
+			{lan, []string{
+				fmt.Sprintf("link add name %s type veth peer name eth1 netns %s", port, s.NetnsName(host)),
+				fmt.Sprintf("link set %s master %s up", port, segmentBridge),
+			}},
+			{host, []string{
+				"link set eth1 up",
+				fmt.Sprintf("addr add 100.65.0.%d/24 dev eth1", number),
+				fmt.Sprintf("addr add 2001:db8:65::%d/64 dev eth1 nodad", number),
+			}},
+		}
+		for _, b := range batches {
+			if err := ipBatch(ctx, s.NetnsName(b.host), b.lines); err != nil {
+				return fmt.Errorf("connecting %s to a second LAN: %w", host, err)
+			}
+		}
+	}
+	return nil
+}
+
+// RemoveSegment takes away what AddSegment has made, for the same hosts.
+func (s *Sandbox) RemoveSegment(ctx context.Context, hosts ...string) error {
+	lines := []string{"link del " + segmentBridge}
+	for _, host := range hosts {
+		lines = append(lines, "link del "+segmentPort(host))
+	}
+	return ipBatch(ctx, s.NetnsName(lan), lines)
+}
+
+// Unplug pulls the cable of a host on the second LAN: eth1 loses its carrier.
+// Plug puts it back.
+func (s *Sandbox) Unplug(ctx context.Context, host string) error {
+	return s.plug(ctx, host, "down")
+}
+
+// Plug ends Unplug; without one there is nothing to do.
+func (s *Sandbox) Plug(ctx context.Context, host string) error { return s.plug(ctx, host, "up") }
+
+func (s *Sandbox) plug(ctx context.Context, host, state string) error {
+	_, err := s.Exec(ctx, lan, "ip", "link", "set", segmentPort(host), state)
+	return err
+}
+
+// CutSegment parts a host from the others on the second LAN, and every cable
+// keeps its carrier. MendSegment ends it.
+func (s *Sandbox) CutSegment(ctx context.Context, host string) error {
+	rules := []string{"add table bridge cut", "delete table bridge cut", "add table bridge cut",
+		"add chain bridge cut forward { type filter hook forward priority 0; policy accept; }"}
+	for _, direction := range []string{"iifname", "oifname"} {
+		rules = append(rules, fmt.Sprintf("add rule bridge cut forward %s %q drop", direction, segmentPort(host)))
+	}
+	_, err := s.Exec(ctx, lan, "nft", strings.Join(rules, "; "))
+	return err
+}
+
+// MendSegment ends CutSegment; without one there is nothing to do.
+func (s *Sandbox) MendSegment(ctx context.Context) error {
+	_, err := s.Exec(ctx, lan, "nft", "add table bridge cut; delete table bridge cut")
+	return err
+}
+
+const segmentBridge = "br1"
+
+// segmentPort is the switch's end of a host's cable on the second LAN.
+func segmentPort(host string) string { return host + "-1" }
