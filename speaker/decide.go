@@ -26,6 +26,8 @@ type Snapshot struct {
 	// Node the speaker runs on, and its addresses of type InternalIP.
 	Node        string
 	InternalIPs []netip.Addr
+	// PodCIDRs of the node.
+	PodCIDRs []netip.Prefix
 	// Links are the interfaces of the node, and Gateways its default gateways, best first.
 	Links    []link.Link
 	Gateways []link.Gateway
@@ -74,6 +76,11 @@ type Decision struct {
 	// Sessions with other speakers, and Targets to ask for their health, sorted.
 	Sessions []bfd.Session
 	Targets  []health.Target
+	// Interfaces are those for the Speaker's status. Shared are addresses that are, or were, on several interfaces at once.
+	Interfaces []v1alpha1.SpeakerInterface
+	Shared     []netip.Addr
+	// OwnAddresses are the node's, sorted: kube-proxy may listen on any of them.
+	OwnAddresses []netip.Addr
 	// Peers and Routes of BGP. Routers has those that there cannot be a session with, too, by name.
 	Peers   []bgp.Peer
 	Routes  []bgp.Route
@@ -178,6 +185,8 @@ func Decide(s Snapshot) *Decision {
 	}
 	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), dark: withoutCarrier(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
 	c.ipvs = slices.ContainsFunc(s.Links, func(l link.Link) bool { return l.Name == ipvsLink })
+	c.near = c.homes()
+	c.Interfaces = c.reported()
 	c.unfit()
 	c.depart()
 	c.learn()
@@ -199,8 +208,9 @@ type course struct {
 	Snapshot
 	*Decision
 	lans     []lan.Interface
-	ipvs     bool     // kube-proxy keeps virtual IPs on an interface of every node
-	dark     []string // names of links without carrier
+	near     []lan.Interface // of these, those that an address can live on without being named
+	ipvs     bool            // kube-proxy keeps virtual IPs on an interface of every node
+	dark     []string        // names of links without carrier
 	targets  map[health.Target]bool
 	sessions map[bfd.Path]bool
 	back     map[netip.Addr]bool
@@ -408,7 +418,11 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 	if p.rank < 0 && !c.Before.Roles[vip.Name].answers() {
 		return p
 	}
-	p.interfaces = lan.Choose(addr, spec.Interfaces, c.InternalIPs, c.lans)
+	among := c.near
+	if len(spec.Interfaces) > 0 {
+		among = c.lans
+	}
+	p.interfaces = lan.Choose(addr, spec.Interfaces, c.InternalIPs, among)
 	c.carrying(p)
 	own, on := c.reached(spec.Peers)
 	for rank, node := range spec.Candidates {
@@ -640,9 +654,12 @@ func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr) (reason v1alpha
 
 // localTarget is what tells whether a Service of policy Local is served here; false for one of policy Cluster.
 func (c *course) localTarget(service *v1alpha1.Claim, addr netip.Addr) (health.Target, bool) {
-	at := c.internalIP(addr)
-	if service.HealthCheckNodePort == 0 || !at.IsValid() {
+	if service.HealthCheckNodePort == 0 {
 		return health.Target{}, false
+	}
+	at := c.internalIP(addr)
+	if !at.IsValid() { // the prober asks at other addresses of the family too
+		at = health.Loopback(addr)
 	}
 	return health.Target{
 		Kind:    health.Local,
@@ -660,8 +677,23 @@ func (c *course) internalIP(addr netip.Addr) netip.Addr {
 	return c.InternalIPs[i]
 }
 
+// ownAddresses are those that kube-proxy may listen on.
+func (c *course) ownAddresses() {
+	c.OwnAddresses = slices.Clone(c.InternalIPs)
+	for _, i := range c.near {
+		for _, prefix := range i.Prefixes {
+			if addr := prefix.Addr(); !addr.IsLinkLocalUnicast() {
+				c.OwnAddresses = append(c.OwnAddresses, addr)
+			}
+		}
+	}
+	slices.SortFunc(c.OwnAddresses, netip.Addr.Compare)
+	c.OwnAddresses = slices.Compact(c.OwnAddresses)
+}
+
 // finish puts the decision in order.
 func (c *course) finish() {
+	c.ownAddresses()
 	for i := range c.Sessions {
 		c.Sessions[i].ConcatenatedDown = c.refusals[c.Sessions[i].Path]
 	}

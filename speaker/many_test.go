@@ -47,6 +47,7 @@ func (stillResponder) Set([]l2.Interface, []l2.Announcement, []l2.Question) erro
 func (stillWatcher) Set([]bfd.Session) error                                      { return nil }
 func (stillWatcher) States() []bfd.Status                                         { return nil }
 func (stillProber) Set([]health.Target) error                                     { return nil }
+func (stillProber) SetHosts([]netip.Addr)                                         {}
 func (stillProber) States() map[health.Target]health.State {
 	return map[health.Target]health.State{proxyTarget: {Healthy: true, Since: epoch}}
 }

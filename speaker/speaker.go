@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -53,6 +54,7 @@ type Watcher interface {
 type Prober interface {
 	Run(ctx context.Context) error
 	Set(targets []health.Target) error
+	SetHosts(own []netip.Addr)
 	States() map[health.Target]health.State
 }
 
@@ -515,6 +517,9 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 			logger.Error(err, "Not every speaker can be watched")
 		}
 	}
+	if before == nil || !slices.Equal(before.OwnAddresses, decision.OwnAddresses) {
+		s.Prober.SetHosts(decision.OwnAddresses)
+	}
 	if before == nil || !slices.Equal(before.Targets, decision.Targets) {
 		if err := s.Prober.Set(decision.Targets); err != nil {
 			logger.Error(err, "Not everything can be asked for its health")
@@ -645,9 +650,19 @@ func (s *Speaker) objects(snapshot *Snapshot) {
 		snapshot.Secrets = s.passwords(snapshot.BGPPeers)
 		key = s.keys()
 	}
-	snapshot.InternalIPs = v1alpha1.InternalIPs(node)
+	snapshot.InternalIPs, snapshot.PodCIDRs = v1alpha1.InternalIPs(node), podCIDRs(node)
 	snapshot.Labels, snapshot.Barred, snapshot.Cordoned = node.Labels, v1alpha1.NodeBarred(node), node.Spec.Unschedulable
 	snapshot.Watch = s.watch(key)
+}
+
+// podCIDRs are the ranges that the node's pods have their addresses of, as far as the Node says so.
+func podCIDRs(node *corev1.Node) (all []netip.Prefix) {
+	for _, text := range append([]string{node.Spec.PodCIDR}, node.Spec.PodCIDRs...) {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, prefix)
+		}
+	}
+	return all
 }
 
 // interfaces are the links as the responder sees them.

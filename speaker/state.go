@@ -210,7 +210,7 @@ func (s *Speaker) toSave() *saved {
 func (s *Speaker) nodeToSave() (kept corev1.Node) {
 	node := s.ownNode()
 	kept.ObjectMeta = metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Labels: node.Labels}
-	kept.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints}
+	kept.Spec = corev1.NodeSpec{Unschedulable: node.Spec.Unschedulable, Taints: node.Spec.Taints, PodCIDR: node.Spec.PodCIDR, PodCIDRs: node.Spec.PodCIDRs}
 	kept.Status.Addresses = node.Status.Addresses
 	return kept
 }

@@ -1,7 +1,6 @@
 package speaker
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,7 +24,6 @@ import (
 	"github.com/heraldlb/herald/speaker/bfd"
 	"github.com/heraldlb/herald/speaker/bgp"
 	"github.com/heraldlb/herald/speaker/health"
-	"github.com/heraldlb/herald/speaker/link"
 )
 
 const (
@@ -497,7 +495,7 @@ func watchedCondition(s *Snapshot) metav1.Condition {
 
 // speakerStatus is what the Speaker object says, but for its conditions; it has said before what the sessions with routers are.
 func speakerStatus(version string, s *Snapshot, d *Decision, before []v1alpha1.SpeakerBGPSession) v1alpha1.SpeakerStatus {
-	announcing, interfaces := int32(d.announced()), reportedInterfaces(s.Links)
+	announcing, interfaces := int32(d.announced()), d.Interfaces
 	return v1alpha1.SpeakerStatus{
 		Node:           s.Node,
 		Version:        version,
@@ -615,26 +613,4 @@ func reportedPeers(s *Snapshot, d *Decision) []v1alpha1.SpeakerPeer {
 		peers = append(peers, v1alpha1.SpeakerPeer{Node: node, BFD: state.String()})
 	}
 	return peers
-}
-
-func reportedInterfaces(links []link.Link) []v1alpha1.SpeakerInterface {
-	var interfaces []v1alpha1.SpeakerInterface
-	for _, l := range links {
-		if !l.ARP {
-			continue
-		}
-		entry := v1alpha1.SpeakerInterface{Name: l.Name, MAC: net.HardwareAddr(l.MAC[:]).String(), Up: l.Up}
-		for _, prefix := range l.Prefixes {
-			if !prefix.Addr().IsLinkLocalUnicast() {
-				entry.Prefixes = append(entry.Prefixes, prefix.String())
-			}
-		}
-		// Links without addresses (the pods' ends of veth pairs) come and go
-		// and say nothing.
-		if len(entry.Prefixes) > 0 {
-			interfaces = append(interfaces, entry)
-		}
-	}
-	slices.SortFunc(interfaces, func(a, b v1alpha1.SpeakerInterface) int { return cmp.Compare(a.Name, b.Name) })
-	return interfaces
 }

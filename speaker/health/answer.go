@@ -45,6 +45,9 @@ func (r Reason) failed() bool {
 	return false
 }
 
+// wrong says that the answer is not that of a service proxy about this target: another address of the node may have that.
+func (r Reason) wrong() bool { return r.failed() || r == OtherService }
+
 // answer is what was found out by asking once.
 type answer struct {
 	reason         Reason

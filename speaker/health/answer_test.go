@@ -124,7 +124,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		for _, target := range []Target{proxyTarget, localTarget, webTarget} {
-			p := newProbe(t.Context(), target, play(said), time.Second)
+			p := newProbe(t.Context(), target, play(said), time.Second, nowhere)
 			a, err := p.ask(t.Context())
 			p.close()
 			if !known[a.reason] || a.reason == Unknown || a.reason == ProxyHung {

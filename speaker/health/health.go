@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,7 +38,8 @@ const DefaultProxyURL = "http://127.0.0.1:10256/healthz"
 // Target is something to ask.
 type Target struct {
 	Kind Kind
-	// URL begins with http://. For a Local one its host is an address of the node that the proxy serves node ports on.
+	// URL begins with http://. For a Local one its host is the address of the node that the proxy serves node ports on by
+	// default.
 	URL string
 	// Service is the namespace/name that a Local target has to answer for; empty for any.
 	Service string
@@ -78,6 +82,7 @@ type Prober struct {
 	options Options
 	dial    dialFunc
 	metrics metrics
+	hosts   atomic.Pointer[[]netip.Addr]
 
 	notifying sync.Mutex // held while a change is stored and told, so that changes are told in order
 
@@ -176,6 +181,20 @@ func (p *Prober) Set(targets []Target) error {
 	return errors.Join(invalid...)
 }
 
+// SetHosts replaces the addresses of this node that a Local target may answer on, besides the one in its URL and the loopback
+// of its family. A target is asked at the others when there is no right answer at the one.
+func (p *Prober) SetHosts(hosts []netip.Addr) {
+	hosts = slices.Clone(hosts)
+	p.hosts.Store(&hosts)
+}
+
+func (p *Prober) elsewhere() []netip.Addr {
+	if hosts := p.hosts.Load(); hosts != nil {
+		return *hosts
+	}
+	return nil
+}
+
 // States returns the state of each target.
 func (p *Prober) States() map[Target]State {
 	p.mu.Lock()
@@ -213,7 +232,7 @@ func (p *Prober) work(ctx context.Context, t Target) {
 	w.stop = cancel
 	known := progress{State: w.state}
 	interval := p.options.interval(t.Kind)
-	asker := newProbe(ctx, t, p.dial, max(p.options.HangTime-interval, 100*time.Millisecond))
+	asker := newProbe(ctx, t, p.dial, max(p.options.HangTime-interval, 100*time.Millisecond), p.elsewhere)
 	p.working.Go(func() {
 		defer cancel()
 		p.ask(ctx, w, t, known, asker)

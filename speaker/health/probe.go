@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -35,16 +37,20 @@ type probe struct {
 	target  Target
 	dial    dialFunc
 	timeout time.Duration // for an answer, with all that it takes
-	address string
-	request *http.Request
-	wire    []byte // the request
+	// host and port are where the target is said to be. elsewhere are further addresses of the node, where else kube-proxy may
+	// listen, and at is the one to ask first: where the answer was right the last time.
+	host, port string
+	elsewhere  func() []netip.Addr
+	at         string
+	request    *http.Request
+	wire       []byte // the request
 
 	conn    *conn // nil when there is none
 	answers int   // that it has carried
 }
 
-func newProbe(ctx context.Context, t Target, dial dialFunc, timeout time.Duration) *probe {
-	p := &probe{target: t, dial: dial, timeout: timeout}
+func newProbe(ctx context.Context, t Target, dial dialFunc, timeout time.Duration, elsewhere func() []netip.Addr) *probe {
+	p := &probe{target: t, dial: dial, timeout: timeout, elsewhere: elsewhere}
 	// The target has been validated; a bytes.Buffer takes all.
 	p.request, _ = http.NewRequestWithContext(ctx, http.MethodGet, t.URL, http.NoBody)
 	p.request.Header.Set("User-Agent", "herald")
@@ -52,25 +58,94 @@ func newProbe(ctx context.Context, t Target, dial dialFunc, timeout time.Duratio
 	var wire bytes.Buffer
 	_ = p.request.Write(&wire)
 	p.wire = wire.Bytes()
-	port := p.request.URL.Port()
-	if port == "" {
-		port = "80"
+	p.port = p.request.URL.Port()
+	if p.port == "" {
+		p.port = "80"
 	}
-	p.address = net.JoinHostPort(p.request.URL.Hostname(), port)
+	p.host = p.request.URL.Hostname()
+	p.at = p.host
 	return p
 }
 
-// ask asks once. The error says more about an answer that failed.
+// mostPlaces bounds where one target is looked for: a node may have very many addresses.
+const mostPlaces = 16
+
+// places are the hosts to ask, the best first. kube-proxy opens health check node ports on the addresses that
+// --nodeport-addresses chooses, by family: on all, on the primary ones of the node, or on the loopback alone.
+func (p *probe) places() []string {
+	places := []string{p.at}
+	add := func(host string) {
+		if len(places) < mostPlaces && !slices.Contains(places, host) {
+			places = append(places, host)
+		}
+	}
+	add(p.host)
+	host, err := netip.ParseAddr(p.host)
+	if err != nil || p.target.Kind != Local {
+		return places
+	}
+	add(Loopback(host).String())
+	for _, other := range p.elsewhere() {
+		if other.Is4() == host.Is4() {
+			add(other.String())
+		}
+	}
+	return places
+}
+
+// Loopback is that of the family of an address.
+func Loopback(addr netip.Addr) netip.Addr {
+	if addr.Is4() {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// ask asks once, at each place until the answer is right. The error says more about an answer that failed.
 func (p *probe) ask(ctx context.Context) (answer, error) {
 	deadline := time.Now().Add(p.timeout)
 	if p.conn != nil {
 		a, err := p.exchange(deadline)
 		if !errors.Is(err, errStale) {
+			if a.reason.wrong() {
+				p.close() // the next time it is asked at the other places too
+				p.turn(p.places(), 0, a)
+			}
 			return a, err
 		}
 		// The proxy closed the connection before it saw the request. That is not its answer yet.
 	}
-	if err := p.connect(ctx, deadline); err != nil {
+	var told answer
+	var why error
+	places := p.places()
+	for i, host := range places {
+		a, err := p.askAt(ctx, deadline, host)
+		if !a.reason.wrong() {
+			p.at = host
+			return a, err
+		}
+		p.close()
+		if i == 0 || told.reason == ProxyUnreachable {
+			told, why = a, err
+		}
+		if a.reason == ProxyHung || ctx.Err() != nil {
+			p.turn(places, i, a) // there is no time for the others now
+			break
+		}
+	}
+	return told, why
+}
+
+// turn begins with the next place the next time, where one has let the time for an answer pass.
+func (p *probe) turn(places []string, i int, a answer) {
+	if a.reason == ProxyHung {
+		p.at = places[(i+1)%len(places)]
+	}
+}
+
+// askAt asks at one place by a connection of its own.
+func (p *probe) askAt(ctx context.Context, deadline time.Time, host string) (answer, error) {
+	if err := p.connect(ctx, deadline, net.JoinHostPort(host, p.port)); err != nil {
 		if isTimeout(err) {
 			return answer{reason: ProxyHung}, err
 		}
@@ -79,10 +154,10 @@ func (p *probe) ask(ctx context.Context) (answer, error) {
 	return p.exchange(deadline)
 }
 
-func (p *probe) connect(ctx context.Context, deadline time.Time) error {
+func (p *probe) connect(ctx context.Context, deadline time.Time, address string) error {
 	dialCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	c, err := p.dial(dialCtx, p.address)
+	c, err := p.dial(dialCtx, address)
 	if err != nil {
 		return err
 	}

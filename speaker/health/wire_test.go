@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -271,12 +272,83 @@ func serve(t *testing.T, talk func(io.ReadWriter), closes bool) (url string) {
 func BenchmarkProbe(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, localTwo) }))
 	defer server.Close()
-	p := newProbe(b.Context(), Target{Kind: Local, URL: server.URL}, dialTCP, time.Second)
+	p := newProbe(b.Context(), Target{Kind: Local, URL: server.URL}, dialTCP, time.Second, nowhere)
 	defer p.close()
 	b.ReportAllocs()
 	for b.Loop() {
 		if a, err := p.ask(b.Context()); a.reason != "" {
 			b.Fatal(a, err)
 		}
+	}
+}
+
+func nowhere() []netip.Addr { return nil }
+
+// kube-proxy opens health check node ports where --nodeport-addresses says. The target names an address of the node on which
+// nobody listens, another Service answers, or somebody is silent.
+func TestALocalTargetIsAskedWhereverKubeProxyListens(t *testing.T) {
+	const right = `{"service":{"namespace":"shop","name":"web"},"localEndpoints":1,"serviceProxyHealthy":true}`
+	const other = `{"service":{"namespace":"shop","name":"other"},"localEndpoints":1,"serviceProxyHealthy":true}`
+	listen := func(t *testing.T, address, says string) net.Listener {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			t.Skipf("%s: %v", address, err)
+		}
+		server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if says == "" {
+				<-r.Context().Done()
+			}
+			fmt.Fprint(w, says)
+		})}
+		go func() { _ = server.Serve(listener) }()
+		t.Cleanup(func() { _ = server.Close() })
+		return listener
+	}
+	for _, tt := range []struct {
+		name, named, listens string // addresses of the node
+		there                string // what the one that is named says; "-" for nobody
+		own                  []string
+		want                 []Reason
+	}{
+		{"127.0.0.0/8", "127.0.0.2", "127.0.0.1", "-", nil, []Reason{""}},
+		{"::1/128", "::1", "::1", "-", nil, []Reason{""}},
+		{"the subnet of another interface", "127.0.0.2", "127.0.0.3", "-", []string{"127.0.0.2", "127.0.0.3", "::1"}, []Reason{""}},
+		{"another Service on the address that is named", "127.0.0.2", "127.0.0.1", other, nil, []Reason{""}},
+		{"silence on the address that is named", "127.0.0.2", "127.0.0.1", "", nil, []Reason{ProxyHung, ""}},
+		{"an address that is not the node's", "127.0.0.2", "127.0.0.3", "-", []string{"127.0.0.2"}, []Reason{ProxyUnreachable}},
+		{"an address of the other family", "127.0.0.2", "::1", "-", []string{"::1"}, []Reason{ProxyUnreachable}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			listener := listen(t, net.JoinHostPort(tt.listens, "0"), right)
+			_, port, _ := net.SplitHostPort(listener.Addr().String())
+			named := net.JoinHostPort(tt.named, port)
+			if tt.there != "-" {
+				listen(t, named, tt.there)
+			}
+			changes := make(chan Change, 100)
+			p := New(Options{LocalInterval: 50 * time.Millisecond, HangTime: 250 * time.Millisecond, Notify: func(seen []Change) {
+				for _, c := range seen {
+					changes <- c
+				}
+			}})
+			var own []netip.Addr
+			for _, text := range tt.own {
+				own = append(own, netip.MustParseAddr(text))
+			}
+			p.SetHosts(own)
+			if err := p.Set([]Target{{Kind: Local, URL: "http://" + named + "/healthz", Service: "shop/web"}}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- p.Run(ctx) }()
+			for _, want := range tt.want {
+				next(t, changes, want)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -62,6 +62,20 @@ func (s *Sandbox) KillProxy(ctx context.Context, node string) error {
 	return s.flushProxyRules(ctx, node)
 }
 
+// RunProxy starts the kube-proxy of a node, in place of the one that runs, with
+// further arguments; without any it is as it was.
+func (s *Sandbox) RunProxy(ctx context.Context, node string, args ...string) error {
+	proxy := s.kubeProxy(node)
+	if err := s.Stop(ctx, proxy.Name); err != nil {
+		return err
+	}
+	proxy.Args = append(proxy.Args, args...)
+	if err := s.Start(proxy); err != nil {
+		return err
+	}
+	return s.WaitForProxy(ctx, node)
+}
+
 // StartProxy starts the kube-proxy of a node again and returns when it is
 // healthy.
 func (s *Sandbox) StartProxy(ctx context.Context, node string) error {
