@@ -50,6 +50,14 @@ type Explainer interface {
 	Explain(service *corev1.Service) (ready bool, reason v1alpha1.Reason, message string)
 }
 
+// Announcer is a provider whose addresses have to be announced. Announced says
+// whether all addresses that the Service has are, and by whom, or why not; an
+// empty status says nothing, as the Service has none. The Service is woken when
+// that changes.
+type Announcer interface {
+	Announced(service *corev1.Service) (status metav1.ConditionStatus, reason v1alpha1.Reason, message string)
+}
+
 // Options of a Controller.
 type Options struct {
 	Client      kubernetes.Interface
@@ -74,6 +82,7 @@ type Controller struct {
 	// written is the resource version of our last write to each Service that
 	// the cache may not have yet. To decide by an older one would write twice.
 	written map[types.NamespacedName]string
+	paces   map[types.NamespacedName]*pace
 }
 
 // Waits between two attempts at a Service that fails.
@@ -95,6 +104,7 @@ func New(options Options) *Controller {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryFirst, retryLast),
 			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{Name: "service"}),
 		written: map[types.NamespacedName]string{},
+		paces:   map[types.NamespacedName]*pace{},
 	}
 }
 
@@ -207,7 +217,11 @@ func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 	if err := c.clean(ctx, service, class.Provider); err != nil {
 		return err
 	}
-	return c.ensure(ctx, service, class.Provider)
+	if err := c.ensure(ctx, service, class.Provider); err != nil {
+		return err
+	}
+	c.remind(key, service)
+	return nil
 }
 
 // ensure has the provider serve the Service and writes down the outcome. A
@@ -245,9 +259,12 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 			verdict.ready, verdict.reason, verdict.message = ready, reason, message
 		}
 	}
+	if announcer, ok := provider.(Announcer); ok {
+		verdict.announced.status, verdict.announced.reason, verdict.announced.message = announcer.Announced(service)
+	}
 	_, refused := errors.AsType[*v1alpha1.Refusal](err)
-	if failure != nil && !refused && isReady(service) {
-		return err // it is served all the same, and a passing fault is no news
+	if failure != nil && !refused && (isReady(service) || isUnannounced(service)) {
+		return err // it has what it asks for, and a passing fault is no news
 	}
 	written := c.write(ctx, service, status, verdict, !marked(known))
 	if refused {
@@ -267,30 +284,24 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	if !changed {
 		return nil
 	}
-	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	if rest := c.postpone(key, service, desired, v); rest > 0 {
+		c.queue.AddAfter(key, rest)
+		return nil
+	}
 	if patched, err := c.patch(ctx, service, desired); err != nil || patched == nil {
 		return err
+	}
+	if v.announcementAlone(service, desired) {
+		c.paced(key)
 	}
 	if first && v.ready {
 		c.tellTakeover(service, desired)
 	}
-	if before != nil && before.Reason == string(v.reason) && (before.Message == v.message || waits[v.reason]) {
-		return nil
+	for _, n := range v.news(service) {
+		c.Recorder.Event(service, n.kind, string(n.reason), n.message)
 	}
-	kind := corev1.EventTypeWarning
-	if v.ready || v.reason == v1alpha1.Provisioning {
-		kind = corev1.EventTypeNormal
-	}
-	c.Recorder.Event(service, kind, string(v.reason), v.message)
 	return nil
-}
-
-// waits are the reasons whose message tells of pools and other hosts, which
-// change without the Service's doing: the condition follows, an event is told
-// once.
-var waits = map[v1alpha1.Reason]bool{
-	v1alpha1.NoPool: true, v1alpha1.PoolExhausted: true, v1alpha1.NamespaceQuota: true, v1alpha1.AddressPartial: true,
-	v1alpha1.AddressConflict: true,
 }
 
 // tellTakeover tells what became of a status that was there before us.
@@ -460,4 +471,5 @@ func (c *Controller) forget(key types.NamespacedName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.written, key)
+	delete(c.paces, key)
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,11 +16,27 @@ import (
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
 
-// verdict is what the condition heraldlb.io/Ready says of a Service.
+// verdict is what the conditions of a Service say: whether it has what it asks
+// for, and whether somebody announces that.
 type verdict struct {
-	ready   bool
+	ready     bool
+	reason    v1alpha1.Reason
+	message   string
+	announced announcement
+}
+
+// announcement is what the condition heraldlb.io/Announced says. Without a
+// status there is no such condition: the provider announces nothing.
+type announcement struct {
+	status  metav1.ConditionStatus
 	reason  v1alpha1.Reason
 	message string
+}
+
+// lacks reports whether the announcement keeps a Service that has all else from
+// being Ready.
+func (a announcement) lacks() bool {
+	return a.status != "" && a.status != metav1.ConditionTrue && a.reason != v1alpha1.AnnounceNone
 }
 
 // judge turns what a provider returned into a verdict.
@@ -45,19 +62,32 @@ func join(status *corev1.LoadBalancerStatus) string {
 	return strings.Join(names, " and ")
 }
 
-// condition is the verdict as it stands on the Service since now.
+// condition is the verdict as heraldlb.io/Ready says it.
 func (v verdict) condition(now metav1.Time) metav1.Condition {
 	condition := metav1.Condition{
 		Type:               v1alpha1.ServiceReady,
-		Status:             metav1.ConditionFalse,
+		Status:             metav1.ConditionTrue,
 		Reason:             string(v.reason),
 		Message:            v.message,
 		LastTransitionTime: now,
 	}
-	if v.ready {
-		condition.Status = metav1.ConditionTrue
+	switch {
+	case !v.ready:
+		condition.Status = metav1.ConditionFalse
+	case v.announced.lacks():
+		condition.Status, condition.Reason = v.announced.status, string(v.announced.reason)
+		condition.Message = cut(v.message + " " + v.announced.message)
 	}
 	return condition
+}
+
+// cut shortens a message to what a condition may have.
+func cut(message string) string {
+	const most = 4096
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most-3], "") + "..."
 }
 
 // served returns the Service with the verdict, and with the load balancer's
@@ -69,7 +99,113 @@ func served(service *corev1.Service, status *corev1.LoadBalancerStatus, v verdic
 		desired.Status.LoadBalancer = *status
 	}
 	meta.SetStatusCondition(&desired.Status.Conditions, v.condition(now))
+	if slices.ContainsFunc(v.news(service), news.isNo) {
+		// Reminders count from here.
+		meta.FindStatusCondition(desired.Status.Conditions, v1alpha1.ServiceReady).LastTransitionTime = now
+	}
+	if v.announced.status == "" {
+		meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceAnnounced)
+	} else {
+		meta.SetStatusCondition(&desired.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ServiceAnnounced, Status: v.announced.status, Reason: string(v.announced.reason),
+			Message: cut(v.announced.message), LastTransitionTime: now,
+		})
+	}
 	return desired, !equality.Semantic.DeepEqual(service.Status, desired.Status)
+}
+
+// news is an event that tells of a verdict.
+type news struct {
+	kind    string
+	reason  v1alpha1.Reason
+	message string
+}
+
+func (n news) isNo() bool { return n.kind == corev1.EventTypeWarning }
+
+// waits are the reasons whose message tells of pools and other hosts, which
+// change without the Service's doing: the condition follows, an event is told
+// once.
+var waits = map[v1alpha1.Reason]bool{
+	v1alpha1.NoPool: true, v1alpha1.PoolExhausted: true, v1alpha1.NamespaceQuota: true, v1alpha1.AddressPartial: true,
+	v1alpha1.AddressConflict: true,
+}
+
+// news are the events that tell what of the verdict the Service does not say yet.
+func (v verdict) news(service *corev1.Service) []news {
+	var all []news
+	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	switch {
+	case v.ready && v.assignedAlready(service):
+	case before != nil && before.Reason == string(v.reason) && (before.Message == v.message || waits[v.reason]):
+	default:
+		all = append(all, news{v.kind(), v.reason, v.message})
+	}
+	if !v.ready {
+		return all
+	}
+	a := v.announced
+	said := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceAnnounced)
+	switch {
+	case a.lacks() && a.reason != v1alpha1.Announcing:
+		if said == nil || said.Reason != string(a.reason) {
+			all = append(all, news{corev1.EventTypeWarning, a.reason, cut(a.message)})
+		}
+	case a.status == metav1.ConditionTrue:
+		if said != nil && said.Status != metav1.ConditionTrue && said.Reason != string(v1alpha1.Announcing) {
+			all = append(all, news{corev1.EventTypeNormal, a.reason, cut(a.message)})
+		}
+	}
+	return all
+}
+
+// kind is the type of the event that tells what the Service has.
+func (v verdict) kind() string {
+	if v.ready || v.reason == v1alpha1.Provisioning {
+		return corev1.EventTypeNormal
+	}
+	return corev1.EventTypeWarning
+}
+
+// assignedAlready reports whether the Service says already that it has what it
+// has, whatever it says of the announcement.
+func (v verdict) assignedAlready(service *corev1.Service) bool {
+	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	if before == nil {
+		return false
+	}
+	if before.Status == metav1.ConditionTrue {
+		return before.Reason == string(v.reason) && (before.Message == v.message || waits[v.reason])
+	}
+	return isUnannounced(service) && strings.HasPrefix(before.Message, v.message)
+}
+
+// isUnannounced reports whether a Service has all but an announcement.
+func isUnannounced(service *corev1.Service) bool {
+	ready := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	said := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceAnnounced)
+	return ready != nil && said != nil && ready.Status != metav1.ConditionTrue && ready.Reason == said.Reason
+}
+
+// announcementAlone reports whether two versions of a Service differ in what
+// they say of the announcement, and in nothing else.
+func (v verdict) announcementAlone(service, desired *corev1.Service) bool {
+	return v.ready && v.assignedAlready(service) &&
+		equality.Semantic.DeepEqual(service.Status.LoadBalancer, desired.Status.LoadBalancer) &&
+		slices.Equal(service.Finalizers, desired.Finalizers)
+}
+
+// reminder is the event that tells a standing no again.
+func reminder(ready *metav1.Condition, announced *metav1.Condition) news {
+	n := news{corev1.EventTypeWarning, v1alpha1.Reason(ready.Reason), ready.Message}
+	if announced != nil && announced.Reason == ready.Reason {
+		n.message = announced.Message // as it was told first
+	}
+	if n.reason == v1alpha1.Provisioning {
+		n.kind = corev1.EventTypeNormal
+	}
+	n.message = cmp.Or(n.message, ready.Reason)
+	return n
 }
 
 // guarded returns the Service with the finalizer, and with a condition: who
@@ -102,6 +238,7 @@ func released(service *corev1.Service, guard bool) (desired *corev1.Service, cha
 	desired = service.DeepCopy()
 	desired.Status.LoadBalancer = corev1.LoadBalancerStatus{}
 	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceReady)
+	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceAnnounced)
 	if len(desired.Status.Conditions) == 0 {
 		desired.Status.Conditions = nil
 	}

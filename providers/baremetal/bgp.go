@@ -3,6 +3,7 @@ package baremetal
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -132,81 +133,139 @@ func participants(a *advertisement, peers []bgpPeer, nodes []*corev1.Node, alive
 	return n
 }
 
-// unadvertised says why no node advertises the address by BGP, as far as that
-// can be seen in what the speakers say; "" if one does.
-func (s *scene) unadvertised(apply []advertisement, limits []v1alpha1.BGPLimit) string {
+// advertised are the routers that the address is advertised to by BGP, or says
+// why there are none, as far as that can be seen in what the speakers say.
+func (s *scene) advertised(apply []advertisement, limits []v1alpha1.BGPLimit) (routers []string, why string) {
+	told := *s
+	if s.speaks != nil {
+		told.alive = s.speaks
+	}
+	taken := map[string]bool{}
 	var sentences []string
 	for i := range apply {
 		a := &apply[i]
 		if !a.bgp {
 			continue
 		}
-		field := s.bgpField(a)
-		contenders := field.contenders()
-		if slices.ContainsFunc(s.tenants, func(t tenant) bool { return t.local }) {
-			// There an endpoint on a cordoned node serves until it goes.
-			contenders = slices.Concat(field.open, field.cordoned)
+		advertises, no := told.advertisers(a, limits, taken)
+		if !advertises {
+			sentences = append(sentences, fmt.Sprintf("No node advertises the address through Advertisement %q: %s.", a.name, list(no)))
 		}
-		keepers := s.keepers(a)
-		for _, c := range slices.Concat(contenders, field.staying) {
-			if a.maxNodes > 0 && !slices.Contains(limitOf(limits, a.name), c.name) {
-				field.no[v1alpha1.OverMaxNodes] = append(field.no[v1alpha1.OverMaxNodes], c.name)
-				continue
-			}
-			reason := unsaid(a, ipam.FamilyOf(s.addr), s.speaker(c.name))
-			if reason == "" || reason == v1alpha1.NoSession && keepers[c.name] {
-				return ""
-			}
-			field.no[reason] = append(field.no[reason], c.name)
-		}
-		if slices.ContainsFunc(field.cordoned, func(c contender) bool { return has(contenders, c.name) }) {
-			delete(field.no, v1alpha1.NodeCordoned) // they have another reason by now
-		}
-		sentences = append(sentences, fmt.Sprintf("No node advertises the address through Advertisement %q: %s.", a.name, list(field.no)))
+	}
+	if len(taken) > 0 {
+		return slices.Sorted(maps.Keys(taken)), ""
 	}
 	slices.Sort(sentences)
-	return truncate(strings.Join(sentences, " "), 1024)
+	return nil, truncate(strings.Join(sentences, " "), 1024)
 }
 
-// unsaid says what a speaker lacks to advertise addresses of the family.
-func unsaid(a *advertisement, family ipam.Family, speaker *v1alpha1.Speaker) v1alpha1.Reason {
+// advertisers adds the routers that nodes advertise the address to through an
+// Advertisement, and says why others do not.
+func (s *scene) advertisers(a *advertisement, limits []v1alpha1.BGPLimit, taken map[string]bool) (advertises bool, no map[v1alpha1.Reason][]string) {
+	field := s.bgpField(a)
+	contenders := field.contenders()
+	if slices.ContainsFunc(s.tenants, func(t tenant) bool { return t.local }) {
+		// There an endpoint on a cordoned node serves until it goes.
+		contenders = slices.Concat(field.open, field.cordoned)
+	}
+	keepers := s.keepers(a)
+	for _, c := range slices.Concat(contenders, field.staying) {
+		if a.maxNodes > 0 && !slices.Contains(limitOf(limits, a.name), c.name) {
+			field.no[v1alpha1.OverMaxNodes] = append(field.no[v1alpha1.OverMaxNodes], c.name)
+			continue
+		}
+		peers, reason := said(a, ipam.FamilyOf(s.addr), s.speaker(c.name))
+		if reason == v1alpha1.NoSession && keepers[c.name] {
+			peers, reason = s.peersOf(a, c.name), ""
+		}
+		if reason != "" {
+			field.no[reason] = append(field.no[reason], c.name)
+			continue
+		}
+		advertises = true
+		for _, peer := range peers {
+			taken[peer] = true
+		}
+	}
+	if slices.ContainsFunc(field.cordoned, func(c contender) bool { return has(contenders, c.name) }) {
+		delete(field.no, v1alpha1.NodeCordoned) // they have another reason by now
+	}
+	return advertises, field.no
+}
+
+// peersOf are the BGPPeers that a node advertises to through an Advertisement.
+func (s *scene) peersOf(a *advertisement, node string) (names []string) {
+	i := slices.IndexFunc(s.nodes, func(n *corev1.Node) bool { return n.Name == node })
+	for _, p := range s.bgpPeers {
+		if i >= 0 && a.to(p.name) && p.nodes.Matches(labels.Set(s.nodes[i].Labels)) {
+			names = append(names, p.name)
+		}
+	}
+	return names
+}
+
+// mayAdvertise reports whether a speaker that is lost may go on to advertise
+// the address: it may only be cut off from the API server.
+func (s *scene) mayAdvertise(apply []advertisement) bool {
+	return s.lost != nil && slices.ContainsFunc(s.nodes, func(node *corev1.Node) bool {
+		_, lost := s.lost(node.Name)
+		return lost && slices.ContainsFunc(apply, func(a advertisement) bool {
+			return a.bgp && outOf(&a, s.bgpPeers, node) == "" && s.local(node.Name)
+		})
+	})
+}
+
+// said are the routers of an Advertisement with which a speaker has sessions for
+// the family, or says what it lacks to advertise addresses.
+func said(a *advertisement, family ipam.Family, speaker *v1alpha1.Speaker) (peers []string, lacks v1alpha1.Reason) {
 	if speaker == nil {
-		return v1alpha1.NoSession
+		return nil, v1alpha1.NoSession
 	}
 	if meta.IsStatusConditionFalse(speaker.Status.Conditions, v1alpha1.ConditionServiceProxyHealthy) {
-		return v1alpha1.ProxyNotHealthy
+		return nil, v1alpha1.ProxyNotHealthy
 	}
 	for i := range speaker.Status.BGP {
 		session := &speaker.Status.BGP[i]
 		speaks := len(session.Families) == 0 || slices.Contains(session.Families, string(family))
 		if session.State == stateEstablished && a.to(session.Peer) && speaks {
-			return ""
+			peers = append(peers, session.Peer)
 		}
 	}
-	return v1alpha1.NoSession
+	if len(peers) == 0 {
+		return nil, v1alpha1.NoSession
+	}
+	return peers, ""
 }
 
-// byBGPAlone says whether an address is placed for BGP and not for L2.
-func byBGPAlone(vip *v1alpha1.VirtualIP) bool { return vip.Spec.L2 == nil && vip.Spec.BGP != nil }
+// byBGPAlone says whether an address is placed for BGP, and no node can own it.
+func byBGPAlone(vip *v1alpha1.VirtualIP) bool {
+	return vip.Spec.BGP != nil && (vip.Spec.L2 == nil || len(vip.Spec.L2.Candidates) == 0)
+}
 
 // announcement is the condition Announced as far as it is the controller's
-// affair: of an address that is held, and of one that is advertised by BGP
-// alone. All else speakers say, who are nobody's owner there.
+// affair: of an address that is held, of one whose speakers are lost, and of one
+// that is advertised by BGP alone. Speakers say the rest.
 func announcement(status *v1alpha1.VirtualIPStatus, p *placement) (metav1.Condition, bool) {
 	said := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionAnnounced)
-	shown := status.Owner != "" || said != nil && said.Status == metav1.ConditionTrue
+	shown := status.Owner != "" || said != nil && said.Status != metav1.ConditionFalse
 	condition := metav1.Condition{Type: v1alpha1.ConditionAnnounced, Status: metav1.ConditionFalse, Message: p.why}
 	switch {
 	case p.hold != "":
 		condition.Reason = string(p.hold)
-		return condition, shown || p.l2 == nil && (p.bgp != nil || said != nil)
-	case p.l2 != nil || p.bgp == nil:
+		// An address that nobody has is nobody's to announce: there is nothing to say.
+		return condition, shown || p.hold != v1alpha1.Unclaimed && p.hold != v1alpha1.Conflict || p.l2 == nil && (p.bgp != nil || said != nil)
+	case p.lost != "":
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionUnknown, string(v1alpha1.SpeakerLost), p.lost
+	case p.byL2() || p.bgp == nil:
 		return condition, false
 	case p.why != "":
 		condition.Reason = string(v1alpha1.NoSession)
 	default:
 		condition.Status, condition.Reason = metav1.ConditionTrue, string(v1alpha1.Advertised)
-		condition.Message = "Advertised by BGP; the Speakers and BGPPeers tell of the sessions."
+		condition.Message = fmt.Sprintf("Advertised by BGP to %d routers: %s.", len(p.routers), few(p.routers))
+		if len(p.routers) == 1 {
+			condition.Message = fmt.Sprintf("Advertised by BGP to router %s.", p.routers[0])
+		}
 	}
 	return condition, true
 }

@@ -353,7 +353,7 @@ func TestUnadvertised(t *testing.T) {
 			if by == nil {
 				by = []advertisement{fabric()}
 			}
-			if got := s.unadvertised(by, c.limits); got != c.want {
+			if _, got := s.advertised(by, c.limits); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
@@ -369,23 +369,29 @@ func TestAnnouncement(t *testing.T) {
 		}
 		return s
 	}
-	advertised := "True Advertised: Advertised by BGP; the Speakers and BGPPeers tell of the sessions."
+	advertised, routers := "True Advertised: Advertised by BGP to router tor.", []string{"tor"}
+	owned := &v1alpha1.L2Placement{Candidates: []string{"a"}}
 	for _, c := range []struct {
 		name string
 		said v1alpha1.VirtualIPStatus
 		p    placement
 		want string // "" leaves it as it is
 	}{
-		{"BGP alone", said("", ""), placement{bgp: bgp}, advertised},
+		{"BGP alone", said("", ""), placement{bgp: bgp, routers: routers}, advertised},
 		{"BGP alone, and nobody does", said("", ""), placement{bgp: bgp, why: "w"}, "False NoSession: w"},
 		{"BGP alone, held", said("", ""), placement{bgp: bgp, hold: v1alpha1.NoReadyEndpoints, why: "w"}, "False NoReadyEndpoints: w"},
-		{"BGP alone, after L2", said("a", "True"), placement{bgp: bgp}, advertised},
+		{"BGP alone, after L2", said("a", "True"), placement{bgp: bgp, routers: routers}, advertised},
 		{"L2", said("a", "True"), placement{l2: l2}, ""},
 		{"L2, and no owner yet", said("", ""), placement{l2: l2}, ""},
-		{"L2 and BGP", said("", "False"), placement{l2: l2, bgp: bgp}, ""},
+		{"L2 and BGP", said("", "False"), placement{l2: owned, bgp: bgp}, ""},
+		{"L2 without a candidate, and BGP", said("", "False"), placement{l2: l2, bgp: bgp, routers: routers}, advertised},
+		{"BGP to some", said("", ""), placement{bgp: bgp, routers: []string{"rot", "tor"}}, "True Advertised: Advertised by BGP to 2 routers: rot, tor."},
+		{"the owner is lost", said("a", "True"), placement{l2: owned, lost: "w"}, "Unknown SpeakerLost: w"},
+		{"those who advertise are lost", said("", "True"), placement{bgp: bgp, why: "w", lost: "w"}, "Unknown SpeakerLost: w"},
+		{"held, and the owner is lost", said("a", "Unknown"), placement{l2: owned, hold: v1alpha1.NoReadyEndpoints, why: "w"}, "False NoReadyEndpoints: w"},
 		{"L2 after BGP alone", said("", "True"), placement{l2: l2}, ""},
 		{"L2, held, and it had an owner", said("a", "True"), placement{l2: l2, hold: v1alpha1.NoReadyEndpoints, why: "w"}, "False NoReadyEndpoints: w"},
-		{"L2, held, as somebody has said", said("", "False"), placement{l2: l2, hold: v1alpha1.NoReadyEndpoints, why: "w"}, ""},
+		{"L2, held, whatever was said", said("", "False"), placement{l2: l2, hold: v1alpha1.NoReadyEndpoints, why: "w"}, "False NoReadyEndpoints: w"},
 		{"L2, held, after BGP alone", said("", "True"), placement{l2: l2, hold: v1alpha1.NoReadyEndpoints, why: "w"}, "False NoReadyEndpoints: w"},
 		{"no Advertisement, after BGP alone", said("", "False"), placement{hold: v1alpha1.NoCandidates, why: "w"}, "False NoCandidates: w"},
 		{"reserved, and never used", said("", ""), placement{hold: v1alpha1.Unclaimed, why: "w"}, ""},

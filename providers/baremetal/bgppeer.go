@@ -271,7 +271,7 @@ func (p *Provider) judge(peer *v1alpha1.BGPPeer) peerVerdict {
 	parsed, problems := parsePeer(peer)
 	var sessions []nodeSession
 	for _, node := range client.Objects[*corev1.Node](p.nodes.GetStore()) {
-		if !p.live.alive(node.Name) || !parsed.nodes.Matches(labels.Set(node.Labels)) {
+		if !p.vigil.speaks(node.Name) || !parsed.nodes.Matches(labels.Set(node.Labels)) {
 			continue
 		}
 		sessions = append(sessions, nodeSession{node.Name, sessionOf(p.speakerOf(node.Name), peer.Name)})

@@ -271,10 +271,10 @@ func TestPeerStatusFollowsTheSessions(t *testing.T) {
 		}{
 			{"a new one, until every node has a session", func() {
 				w.router("tor", nil)
-				w.rest()
+				time.Sleep(2 * statusDelay)
 				w.sessions("a", failing("tor", "", ""))
 				w.sessions("b", failing("tor", "", ""))
-				w.rest()
+				time.Sleep(2 * statusDelay)
 				for _, node := range []string{"a", "b", "c"} {
 					w.sessions(node, up)
 				}
@@ -412,7 +412,7 @@ func TestMaxNodes(t *testing.T) {
 		_, stop := w.controller()
 		w.endpoints("web", "a", "b", "c")
 		w.create(lb("web", local))
-		w.untilService("web", "203.0.113.17 AddressAssigned")
+		w.untilService("web", "203.0.113.17 NoSession")
 		w.rest()
 		list := w.vip("203.0.113.17").Spec.BGP.Limits[0].Nodes
 		if len(list) != 2 {
@@ -534,26 +534,26 @@ func TestAnnouncedByBGPAlone(t *testing.T) {
 			told   string
 		}{
 			{"no endpoint", func() {}, "False NoReadyEndpoints", 0, ""},
-			{"no session", func() { w.endpoints("web", "a") }, "False NoSession", 1, ""},
-			{"a session", func() { w.sessions("b", up) }, "True Advertised", 1, ""},
+			{"no session", func() { w.endpoints("web", "a") }, "False NoSession", 1, "Warning NoSession"},
+			{"a session", func() { w.sessions("b", up) }, "True Advertised", 1, "Normal Advertised"},
 			{"and another", func() { w.sessions("c", up) }, "True Advertised", 0, ""},
 			{"one goes", func() { w.sessions("b", failing("tor", "", "x")) }, "True Advertised", 0, ""},
 			{"the last one goes", func() { w.sessions("c", failing("tor", "", "x")) }, "False NoSession", 1, "Warning NoSession"},
-			{"one is back", func() { w.sessions("c", up) }, "True Advertised", 1, ""},
+			{"one is back", func() { w.sessions("c", up) }, "True Advertised", 1, "Normal Advertised"},
 			{"its service proxy fails", func() {
 				w.speaker("c", func(s *v1alpha1.SpeakerStatus) { s.Conditions = proxy(speakerWith("c"), "False").Status.Conditions })
 			},
 				"False NoSession", 1, "Warning NoSession"},
-			{"and another node's does not", func() { w.sessions("a", up) }, "True Advertised", 1, ""},
+			{"and another node's does not", func() { w.sessions("a", up) }, "True Advertised", 1, "Normal Advertised"},
 			{"somebody else has another opinion", func() { w.says("203.0.113.17", func(s *v1alpha1.VirtualIPStatus) { s.Conditions = nil }) }, "True Advertised", 2, ""},
 			{"the endpoints go", func() { w.move("web") }, "False NoReadyEndpoints", 1, "Warning NoReadyEndpoints"},
-			{"and are back", func() { w.move("web", ready("a")) }, "True Advertised", 1, ""},
+			{"and are back", func() { w.move("web", ready("a")) }, "True Advertised", 1, "Normal Advertised"},
 			{"L2 as well: the owner says it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = l2 }), "True Advertised", 0, ""},
 			{"as it does", func() { w.says("203.0.113.17", ownedBy("b")) }, "True Announced by b", 1, ""},
 			{"whatever becomes of the sessions", func() { w.sessions("a", failing("tor", "", "x")) }, "True Announced by b", 0, ""},
 			{"L2 no more: nobody owns it", fabric(func(s *v1alpha1.AdvertisementSpec) { s.L2 = nil }), "False NoSession", 1, "Warning NoSession"},
 			{"no Advertisement for the Service", fabric(func(s *v1alpha1.AdvertisementSpec) { s.ServiceSelector = label("app", "db") }),
-				"False NoCandidates", 1, "Warning NoCandidates, Normal AddressAssigned"},
+				"False NoCandidates", 1, "Warning NoCandidates"},
 		} {
 			told := len(w.events.of("web"))
 			c.change()

@@ -182,7 +182,7 @@ func TestConflictBeforeFirstUse(t *testing.T) {
 		w.says("203.0.113.17", silent)
 		w.untilService("asks", "203.0.113.17 AddressAssigned")
 		w.writes(before, "update virtualips/203.0.113.17/status", "delete virtualips/203.0.113.17",
-			"create virtualips/203.0.113.17", "patch services/shop/asks/status")
+			"create virtualips/203.0.113.17", "patch services/shop/asks/status", "update virtualips/203.0.113.17/status")
 		w.untilVIPs("203.0.113.17 asks (NoReadyEndpoints)", "203.0.113.18 web")
 	})
 }
@@ -260,7 +260,7 @@ func TestConflictOfARequestedAddress(t *testing.T) {
 				w.writes(before)
 				w.says("203.0.113.17", silent)
 				w.untilService("web", "203.0.113.17 AddressAssigned")
-				w.told("web", "Normal AddressAssigned, Warning AddressConflict, Normal NoConflict, Normal AddressAssigned")
+				w.told("web", "Normal AddressAssigned, Warning AddressConflict, Normal NoConflict")
 			})
 		})
 	}
@@ -282,7 +282,7 @@ func TestConflictInUse(t *testing.T) {
 		before := len(w.rest())
 		w.says(address, disputed)
 		w.says(address, func(s *v1alpha1.VirtualIPStatus) { s.Conditions[0].Message += " Still." })
-		w.writes(before, "update virtualips/"+address+"/status", "update virtualips/"+address+"/status")
+		w.writes(before, "update virtualips/"+address+"/status", "update virtualips/"+address+"/status", "patch services/shop/web/status")
 		w.told("web", "Normal AddressAssigned, Warning AddressConflict")
 		w.move("web")
 		w.untilService("web", address+" AddressConflict")
@@ -367,7 +367,7 @@ func TestConflictWhileNoControllerRan(t *testing.T) {
 		w.says(address, disputed)
 		_, stop = w.controller()
 		w.untilService("web", other+" AddressAssigned")
-		w.told("web", "Normal AddressAssigned, Warning AddressConflict, Normal AddressAssigned")
+		w.told("web", "Normal AddressAssigned, Warning NoReadyEndpoints, Warning AddressConflict, Normal AddressAssigned")
 		stop()
 		w.says(address, silent)
 		w.controller()
@@ -422,7 +422,7 @@ func TestConflictOfASharedAddress(t *testing.T) {
 			return strings.Join(lines, ", ")
 		})
 		for _, name := range []string{"web", "api"} {
-			w.told(name, "Normal AddressAssigned, Warning AddressConflict, Normal AddressAssigned")
+			w.told(name, "Normal AddressAssigned, Warning NoReadyEndpoints, Warning AddressConflict, Normal AddressAssigned")
 		}
 	})
 }

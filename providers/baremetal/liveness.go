@@ -6,8 +6,15 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 )
 
-// liveness tells which speakers live by their Leases. A Lease lives for its
-// duration after we saw it renewed: clocks of nodes are not compared with ours.
+// There are two thresholds for the death of a speaker. liveness is that of
+// placement, which doubts that many die at once: to move addresses has a price.
+// vigil is that of what statuses say: a speaker is told lost when its Lease has
+// ended, provided that our own requests to the API server succeed.
+//
+// A Lease lives for its duration after we saw it renewed: clocks of nodes are
+// not compared with ours.
+
+// liveness tells which speakers live, as far as placement goes.
 type liveness struct {
 	leases map[string]heartbeat
 	// doubt is when most speakers first seemed dead at once.
@@ -26,6 +33,9 @@ type heartbeat struct {
 	seen     time.Time
 	duration time.Duration
 	dead     bool
+	// unproven says that the Lease looked long expired when we first saw it, and
+	// was not renewed since: its node is dead, or its clock is wrong.
+	unproven bool
 	// left says that the speaker has given its Lease up. It may only be
 	// restarted: it is taken to come back until then, as long as a Lease lives
 	// whose speaker has died, and to settle for as long.
@@ -33,9 +43,9 @@ type heartbeat struct {
 	until time.Time
 }
 
-// staleAtFirstSight is how old a Lease may be that we see for the first time:
-// an expired one belongs to a node that went while nobody looked, but clocks
-// may differ by some.
+// staleAtFirstSight is how old a Lease may be that we see for the first time
+// and take for one that is renewed: clocks may differ by some. An older one has
+// its duration to be renewed.
 const staleAtFirstSight = time.Minute
 
 // renew takes in a Lease. One that nobody holds has been given up by a speaker
@@ -63,8 +73,8 @@ func (l *liveness) renew(lease *coordinationv1.Lease, now time.Time) {
 	if beat.left && !before.left || before.left && !before.until.IsZero() {
 		beat.until = now.Add(beat.duration)
 	}
-	if !known && now.Sub(spec.RenewTime.Time) > beat.duration+staleAtFirstSight {
-		beat.dead, beat.until = true, time.Time{}
+	if !known && !beat.left && now.Sub(spec.RenewTime.Time) > beat.duration+staleAtFirstSight {
+		beat.unproven = true
 	}
 	l.hear(now)
 	l.leases[lease.Name] = beat
@@ -90,7 +100,14 @@ func (l *liveness) forget(node string) { delete(l.leases, node) }
 
 func (l *liveness) alive(node string) bool {
 	beat, ok := l.leases[node]
-	return ok && !beat.dead && !beat.left
+	return ok && !beat.dead && !beat.left && !beat.unproven
+}
+
+// unproven reports whether a speaker may live, though its Lease looks expired:
+// it keeps what it has, and is given nothing.
+func (l *liveness) unproven(node string) bool {
+	beat := l.leases[node]
+	return beat.unproven && !beat.dead
 }
 
 // returning says that a speaker has been stopped so short a time ago that it
@@ -116,6 +133,11 @@ func (l *liveness) expire(now time.Time) (changed bool, next time.Time) {
 		}
 		switch {
 		case beat.dead, beat.left:
+		case beat.unproven && now.Sub(beat.seen) >= beat.duration:
+			beat.dead, changed = true, true
+			l.leases[node] = beat
+		case beat.unproven:
+			next = earlier(next, beat.seen.Add(beat.duration))
 		case now.Sub(beat.seen) >= beat.duration:
 			silent = append(silent, node)
 		default:

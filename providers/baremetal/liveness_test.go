@@ -68,10 +68,10 @@ func TestLiveness(t *testing.T) {
 		{"nor does the silence of others", []moment{
 			{0, "a renews", "a, next 10"}, {1, "b renews", "a b, next 10"}, {2, "a released", "(a) b, next 11"}, {9, "b renews", "(a) b, next 12"}, {12, "", "b, next 19"}}},
 		{"one that was released before we looked, maybe just now", []moment{{0, "a left -60", "(a), next 10"}, {10, "", ""}}},
-		{"and one that was long before", []moment{{0, "a left -100", ""}, {1, "a renews", "a, next 11"}}},
+		{"and one that was long before, by its clock", []moment{{0, "a left -100", "(a), next 10"}, {10, "", ""}}},
 		{"a deleted one, too", []moment{{0, "a renews", "a, next 10"}, {3, "a gone", ""}}},
-		{"one that expired long before we looked is dead", []moment{{0, "a since -100", ""}}},
-		{"until it is renewed", []moment{{0, "a since -100", ""}, {1, "a renews", "a, next 11"}}},
+		{"one that expired long before we looked does not prove to live, and has a Lease's time to", []moment{{0, "a since -100", ", next 10"}, {9, "", ", next 10"}, {10, "", ""}}},
+		{"by which it lives, whatever its clock says", []moment{{0, "a since -100", ", next 10"}, {3, "a since -97", "a, next 13"}}},
 		{"one that may only have another clock is not", []moment{{0, "a since -60", "a, next 10"}}},
 		{"nor one of the future", []moment{{0, "a since 3600", "a, next 10"}, {10, "", ""}}},
 		{"clocks are not compared later", []moment{{0, "a renews", "a, next 10"}, {5, "a since -7200", "a, next 15"}}},

@@ -75,7 +75,8 @@ func TestCordonedNodeHandsOver(t *testing.T) {
 					before := len(w.rest())
 					w.editNode(c.node, c.edit)
 					w.untilCandidates("203.0.113.17", c.want)
-					if writes := w.since(before); !slices.Equal(writes, []string{"update virtualips/203.0.113.17"}) {
+					writes := slices.DeleteFunc(w.since(before), func(write string) bool { return strings.HasPrefix(write, "patch services/") })
+					if !slices.Equal(writes, []string{"update virtualips/203.0.113.17"}) {
 						w.Errorf("%s: writes %q, want one", c.want, writes)
 					}
 				}
@@ -117,7 +118,8 @@ func TestOwnerLeads(t *testing.T) {
 			before := len(w.rest())
 			w.says("203.0.113.17", ownedBy(c.owner))
 			w.untilCandidates("203.0.113.17", strings.Join(c.want, " "))
-			if writes := w.since(before); !slices.Equal(writes, c.writes) {
+			writes := slices.DeleteFunc(w.since(before), func(write string) bool { return strings.HasPrefix(write, "patch services/") })
+			if !slices.Equal(writes, c.writes) {
 				w.Errorf("%s: writes %q, want %q", c.name, writes, c.writes)
 			}
 		}

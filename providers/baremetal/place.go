@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -31,6 +32,10 @@ type scene struct {
 	nodes          []*corev1.Node
 	// alive says whether a speaker runs on the node.
 	alive func(node string) bool
+	// speaks says whether its Lease has not ended, as far as what is told goes,
+	// and lost whether the speaker is told lost, and since when; nil is alive, and never.
+	speaks func(node string) bool
+	lost   func(node string) (since time.Time, lost bool)
 	// returning says whether it stopped or started so lately that it may be one
 	// that restarts; nil is never.
 	returning func(node string) bool
@@ -48,7 +53,16 @@ type placement struct {
 	// why says in a sentence what stands in the way: of a held address, and of
 	// one for BGP alone that no node advertises now.
 	why string
+	// lost says in a sentence that nobody is known to announce the address, as
+	// speakers are lost. heirs says that others may take it over in a moment.
+	lost  string
+	heirs bool
+	// routers that an address for BGP alone is advertised to, by name.
+	routers []string
 }
+
+// byL2 reports whether a node can own the address.
+func (p *placement) byL2() bool { return p.l2 != nil && len(p.l2.Candidates) > 0 }
 
 // place decides where an address is announced.
 func place(s *scene) placement {
@@ -79,12 +93,36 @@ func place(s *scene) placement {
 		p.hold, p.why = v1alpha1.NoReadyEndpoints, "No endpoint is ready."
 	case p.l2 != nil && len(p.l2.Candidates) == 0 && p.bgp == nil:
 		p.hold = v1alpha1.NoCandidates
-	case p.l2 == nil:
-		p.why = s.unadvertised(apply, p.bgp.Limits)
+	case !p.byL2():
+		p.routers, p.why = s.advertised(apply, p.bgp.Limits)
+		if p.why != "" && s.mayAdvertise(apply) {
+			p.lost = p.why
+		}
 	default:
 		p.why = ""
+		p.lost, p.heirs = s.ownerLost(p.l2.Candidates)
 	}
 	return p
+}
+
+// ownerLost says that the owner of an address is lost, or all that could be its
+// owner while there is none, and whether others may take it over.
+func (s *scene) ownerLost(candidates []string) (why string, heirs bool) {
+	if s.lost == nil {
+		return "", false
+	}
+	lost := func(node string) bool {
+		_, lost := s.lost(node)
+		return lost
+	}
+	heirs = slices.ContainsFunc(candidates, s.speaks)
+	switch {
+	case s.owner != "" && lost(s.owner):
+		return fmt.Sprintf("The Lease of the speaker on node %s, which announced the address, has ended, and no other node has taken over.", s.owner), heirs
+	case s.owner == "" && !heirs && slices.ContainsFunc(candidates, lost):
+		return fmt.Sprintf("The Leases of the speakers that could announce the address have ended: %s.", few(candidates)), false
+	}
+	return "", false
 }
 
 // servable says whether any Service on the address has an endpoint.

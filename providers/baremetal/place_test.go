@@ -131,7 +131,8 @@ func TestPlace(t *testing.T) {
 			current: []string{"a", "b", "c"}, want: "l2 by [a b c] on [eth1]; bgp [two]"},
 		{name: "BGP alone", adverts: map[string]spec{"tor": {BGP: bgp}, "fabric": {BGP: bgp}}, tenants: []tenant{cluster("x")}, want: "bgp [fabric tor]"},
 		{name: "BGP alone without endpoint", adverts: map[string]spec{"tor": {BGP: bgp}}, tenants: []tenant{cluster()}, want: "hold NoReadyEndpoints; bgp [tor]; No endpoint is ready."},
-		{name: "BGP goes on without a candidate for L2", adverts: map[string]spec{"one": {L2: l2()}, "tor": {BGP: bgp}}, tenants: []tenant{local("x")}, want: "l2 by [] on []; bgp [tor]"},
+		{name: "BGP goes on without a candidate for L2", adverts: map[string]spec{"one": {L2: l2()}, "tor": {BGP: bgp}}, tenants: []tenant{local("x")},
+			want: `l2 by [] on []; bgp [tor]; No node advertises the address through Advertisement "tor": NoLocalEndpoint: a, b, c.`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{

@@ -67,14 +67,17 @@ type Provider struct {
 	poolStatuses   workqueue.TypedRateLimitingInterface[string]
 	advertStatuses workqueue.TypedRateLimitingInterface[string]
 	peerStatuses   workqueue.TypedRateLimitingInterface[string]
+	// speakerStatuses are Speakers that may have to be told lost.
+	speakerStatuses workqueue.TypedRateLimitingInterface[string]
 	// secrets are the names of Secrets that are to be there.
 	secrets workqueue.TypedRateLimitingInterface[string]
-	// beats is poked when a Lease changes.
-	beats chan struct{}
+	// beats and watches are poked when a Lease changes.
+	beats, watches chan struct{}
 
 	mu     sync.Mutex
 	ledger *ledger
 	live   liveness
+	vigil  vigil
 	// waiting are Services that lack an address, with the reason.
 	waiting map[ipam.Key]*v1alpha1.Refusal
 	// poolObjects and problems are the AddressPools by name.
@@ -84,6 +87,11 @@ type Provider struct {
 	advertProblems map[string][]problem
 	bgpPeers       []bgpPeer
 	peerWatches    map[string]peerWatch
+	// pending is since when the status of an address could say something else
+	// that is not worth a write if it passes; poolWrites is when the counters of
+	// a pool were last written.
+	pending    map[netip.Addr]pendingWord
+	poolWrites map[string]time.Time
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
@@ -95,26 +103,30 @@ const byService = "service"
 func New(options Options) (*Provider, error) {
 	core := options.Informers.Core().V1()
 	p := &Provider{
-		Options:        options,
-		services:       core.Services().Lister(),
-		namespaces:     core.Namespaces().Informer(),
-		nodes:          core.Nodes().Informer(),
-		slices:         options.Informers.Discovery().V1().EndpointSlices().Informer(),
-		leases:         leaseInformer(options.Client, options.Namespace),
-		pools:          client.Informer(options.Herald.AddressPools, &v1alpha1.AddressPool{}),
-		vips:           client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
-		adverts:        client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
-		peers:          client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
-		speakers:       client.Informer(options.Herald.Speakers, &v1alpha1.Speaker{}),
-		places:         newQueue[netip.Addr]("placement"),
-		poolStatuses:   newQueue[string]("pool-status"),
-		advertStatuses: newQueue[string]("advertisement-status"),
-		peerStatuses:   newQueue[string]("peer-status"),
-		secrets:        newQueue[string]("secret"),
-		beats:          make(chan struct{}, 1),
-		waiting:        map[ipam.Key]*v1alpha1.Refusal{},
-		peerWatches:    map[string]peerWatch{},
-		wake:           func(types.NamespacedName) {},
+		Options:         options,
+		services:        core.Services().Lister(),
+		namespaces:      core.Namespaces().Informer(),
+		nodes:           core.Nodes().Informer(),
+		slices:          options.Informers.Discovery().V1().EndpointSlices().Informer(),
+		leases:          leaseInformer(options.Client, options.Namespace),
+		pools:           client.Informer(options.Herald.AddressPools, &v1alpha1.AddressPool{}),
+		vips:            client.Informer(options.Herald.VirtualIPs, &v1alpha1.VirtualIP{}),
+		adverts:         client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
+		peers:           client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
+		speakers:        client.Informer(options.Herald.Speakers, &v1alpha1.Speaker{}),
+		places:          newQueue[netip.Addr]("placement"),
+		poolStatuses:    newQueue[string]("pool-status"),
+		advertStatuses:  newQueue[string]("advertisement-status"),
+		peerStatuses:    newQueue[string]("peer-status"),
+		speakerStatuses: newQueue[string]("speaker-status"),
+		secrets:         newQueue[string]("secret"),
+		beats:           make(chan struct{}, 1),
+		watches:         make(chan struct{}, 1),
+		pending:         map[netip.Addr]pendingWord{},
+		poolWrites:      map[string]time.Time{},
+		waiting:         map[ipam.Key]*v1alpha1.Refusal{},
+		peerWatches:     map[string]peerWatch{},
+		wake:            func(types.NamespacedName) {},
 	}
 	p.ledger = newLedger(p.holding)
 	if err := client.IndexSlices(p.slices, byService); err != nil {
@@ -416,6 +428,9 @@ func (p *Provider) writeAll(ctx context.Context, writes []*claimWrite) error {
 func (p *Provider) write(ctx context.Context, w *claimWrite) error {
 	var vip *v1alpha1.VirtualIP
 	var err error
+	if w.desired != nil {
+		w.desired.Spec.Summarize()
+	}
 	switch {
 	case w.desired == nil:
 		err = p.Herald.VirtualIPs.Delete(ctx, w.before.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
@@ -493,8 +508,7 @@ func (p *Provider) abandon(writes []*claimWrite) {
 }
 
 // Explain implements the service controller's Explainer: the addresses with
-// their pools, and what stands in the way of announcing them. That a Service
-// has no endpoint is not said: it comes and goes, and stands beside it anyway.
+// their pools, and what the Service lacks.
 func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1.Reason, message string) {
 	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
 	if refusal != nil {
@@ -502,35 +516,32 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := keyOf(service)
-	ready, reason = true, v1alpha1.AddressAssigned
-	if p.waiting[key] != nil {
-		reason = v1alpha1.AddressPartial
-	}
-	var given, withheld []string
-	for _, addr := range p.ledger.allocator.Held(key) {
-		vip := p.ledger.vips[addr]
-		if vip == nil || findClaim(vip, key.Namespace, key.Name) < 0 || p.ledger.allocator.Check(request, addr) != nil {
-			continue // it is not there yet, or about to go
-		}
-		given = append(given, fmt.Sprintf("%s from pool %q", addr, vip.Spec.Pool))
-		if blocked(vip) {
-			ready, reason = false, v1alpha1.AddressConflict
-			withheld = append(withheld, fmt.Sprintf("%s is not announced. %s", addr, conflictMessage(vip)))
-			continue
-		}
-		if hold := vip.Spec.Hold; hold != "" && hold != v1alpha1.NoReadyEndpoints {
-			withheld = append(withheld, fmt.Sprintf("%s is not announced: %s.", addr, hold))
-		}
+	var given []string
+	for _, vip := range p.servedAt(request) {
+		given = append(given, fmt.Sprintf("%s from pool %q", vip.Spec.Address, vip.Spec.Pool))
 	}
 	if len(given) == 0 {
 		return false, "", ""
 	}
-	sentences := append([]string{"Assigned " + strings.Join(given, " and ") + "."}, withheld...)
-	if refusal := p.waiting[key]; refusal != nil {
-		sentences = append(sentences, refusal.Message)
+	message = "Assigned " + strings.Join(given, " and ") + "."
+	if refusal := p.waiting[request.Key]; refusal != nil {
+		return true, v1alpha1.AddressPartial, message + " " + refusal.Message
 	}
-	return ready, reason, strings.Join(sentences, " ")
+	return true, v1alpha1.AddressAssigned, message
+}
+
+// servedAt are the VirtualIPs of a Service, without those that are not there
+// yet or about to go; the caller holds the lock.
+func (p *Provider) servedAt(request *ipam.Request) []*v1alpha1.VirtualIP {
+	var vips []*v1alpha1.VirtualIP
+	for _, addr := range p.ledger.allocator.Held(request.Key) {
+		vip := p.ledger.vips[addr]
+		if vip == nil || findClaim(vip, request.Key.Namespace, request.Key.Name) < 0 || p.ledger.allocator.Check(request, addr) != nil {
+			continue
+		}
+		vips = append(vips, vip)
+	}
+	return vips
 }
 
 // status is status.loadBalancer for the addresses; the caller locks.
@@ -554,7 +565,7 @@ func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
-		if !meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) {
+		if !wasServed(service) {
 			return nil
 		}
 		return &corev1.LoadBalancerStatus{}
@@ -573,6 +584,12 @@ func (p *Provider) lockedKept(service *corev1.Service) *corev1.LoadBalancerStatu
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.kept(service)
+}
+
+// wasServed reports whether the Service says that it has what it asks for.
+func wasServed(service *corev1.Service) bool {
+	return meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) ||
+		meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceAnnounced) != nil
 }
 
 func hasVerdict(service *corev1.Service) bool {

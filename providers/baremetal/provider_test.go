@@ -80,7 +80,7 @@ func TestRefusalIsToldOnce(t *testing.T) {
 		w.edit("web", annotated(annotations.Addresses, "203.0.113.18"))
 		w.untilService("web", "203.0.113.18 AddressAssigned")
 		w.rest()
-		if got := w.events.of("web"); got != "Warning OutsidePools, Normal AddressAssigned" {
+		if got := w.events.of("web"); got != "Warning OutsidePools, Normal AddressAssigned, Warning NoReadyEndpoints" {
 			w.Errorf("events %q, want one more", got)
 		}
 	})
@@ -313,7 +313,7 @@ func TestMoveClaimsBeforeItReleases(t *testing.T) {
 		w.untilVIPs("203.0.113.18 web (NoReadyEndpoints)")
 		w.untilService("web", "203.0.113.18 AddressAssigned")
 		writes := slices.DeleteFunc(w.rest()[before+1:], func(write string) bool { return strings.Contains(write, "addresspools/") })
-		want := []string{"create virtualips/203.0.113.18", "patch services/shop/web/status", "delete virtualips/203.0.113.17"}
+		want := []string{"create virtualips/203.0.113.18", "patch services/shop/web/status", "delete virtualips/203.0.113.17", "update virtualips/203.0.113.18/status"}
 		if !slices.Equal(writes, want) {
 			w.Errorf("writes %q, want %q", writes, want)
 		}

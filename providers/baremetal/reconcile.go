@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -39,7 +41,9 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		advertisements: p.advertisements,
 		bgpPeers:       p.bgpPeers,
 		nodes:          client.Objects[*corev1.Node](p.nodes.GetStore()),
-		alive:          p.live.alive,
+		alive:          func(node string) bool { return p.live.alive(node) || p.live.unproven(node) && placedOn(vip, node) },
+		speaks:         p.vigil.speaks,
+		lost:           p.vigil.lost,
 		returning:      p.live.returning,
 		speaker:        p.speakerOf,
 		load:           p.ledger.load,
@@ -68,6 +72,14 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 	return s
 }
 
+// placedOn reports whether an address is placed on the node already.
+func placedOn(vip *v1alpha1.VirtualIP, node string) bool {
+	if vip.Status.Owner == node || vip.Spec.L2 != nil && slices.Contains(vip.Spec.L2.Candidates, node) {
+		return true
+	}
+	return vip.Spec.BGP != nil && slices.ContainsFunc(vip.Spec.BGP.Limits, func(l v1alpha1.BGPLimit) bool { return slices.Contains(l.Nodes, node) })
+}
+
 // speakerOf is the Speaker of the node, nil if there is none.
 func (p *Provider) speakerOf(node string) *v1alpha1.Speaker {
 	object, exists, err := p.speakers.GetStore().GetByKey(node)
@@ -86,6 +98,7 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 	p.mu.Lock()
 	vip := p.ledger.vips[addr]
 	if vip == nil {
+		delete(p.pending, addr)
 		p.mu.Unlock()
 		return nil
 	}
@@ -94,6 +107,7 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 	if desired.Spec.Pool == "" {
 		desired.Spec.Pool, _ = p.ledger.allocator.PoolOf(addr)
 	}
+	desired.Spec.Summarize()
 	p.mu.Unlock()
 
 	if vip.Spec.Hold == v1alpha1.Conflict && desired.Spec.Hold == v1alpha1.Unclaimed && vip.Spec.ReservedFor == nil {
@@ -110,7 +124,7 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 		p.mu.Lock()
 		p.ledger.answered(written)
 		p.mu.Unlock()
-		p.tellPlacement(ctx, vip, written, placed.why)
+		p.tellPlacement(vip, written, placed.why)
 		vip = written
 	}
 	return p.announce(ctx, vip, &placed)
@@ -130,38 +144,39 @@ func (p *Provider) reread(ctx context.Context, vip *v1alpha1.VirtualIP) error {
 	return errStale
 }
 
-// tellPlacement tells the Services that their address ceased to be announced,
-// and why.
-func (p *Provider) tellPlacement(ctx context.Context, before, after *v1alpha1.VirtualIP, why string) {
+// tellPlacement tells that an address ceased to be announced, and why. Its
+// Services say it in their conditions.
+func (p *Provider) tellPlacement(before, after *v1alpha1.VirtualIP, why string) {
 	if before.Spec.Hold == after.Spec.Hold {
 		return
 	}
-	if before.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold == v1alpha1.NoCandidates {
-		p.wakeClaims(after) // their conditions say it
-	}
+	p.wakeClaims(after)
 	announced := before.Status.Owner != "" || meta.IsStatusConditionTrue(before.Status.Conditions, v1alpha1.ConditionAnnounced)
 	if after.Spec.Hold == v1alpha1.NoCandidates || after.Spec.Hold != "" && announced {
 		p.Recorder.Event(after, corev1.EventTypeWarning, string(after.Spec.Hold), why)
-		p.event(ctx, after, corev1.EventTypeWarning, after.Spec.Hold, fmt.Sprintf("%s is not announced. %s", after.Spec.Address, why))
 	}
 }
 
 // announce says in the status of an address what no speaker says: that it is
-// held, or how it is with one for BGP alone. Neither has an owner; the last one
-// may not be there to say so. Nor is there one who looks for other hosts.
+// held, that its speaker is lost, or how it is with one for BGP alone. The last
+// owner may not be there to say so. Nor is there one who looks for other hosts.
 func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed *placement) error {
 	condition, ours := announcement(&vip.Status, placed)
 	said := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionAnnounced)
-	if vip.Status.Owner == "" && said != nil && said.Reason == condition.Reason && said.Message == condition.Message {
+	lost := condition.Reason == string(v1alpha1.SpeakerLost)
+	if (vip.Status.Owner == "" || lost) && said != nil && said.Reason == condition.Reason && said.Message == condition.Message {
 		ours = false
 	}
+	ours = p.isTime(vip, said, &condition, placed, ours)
 	unseen := placed.l2 == nil && conflicted(vip)
 	if !ours && !unseen {
 		return nil
 	}
 	desired := vip.DeepCopy()
 	if ours {
-		desired.Status.Owner = "" // and since when it was stays: the address has been in use
+		if !lost {
+			desired.Status.Owner = "" // and since when it was stays: the address has been in use
+		}
 		condition.ObservedGeneration = vip.Generation
 		meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	}
@@ -179,11 +194,63 @@ func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed
 		return fmt.Errorf("writing the status of VirtualIP %s: %w", vip.Name, err)
 	}
 	p.learn(ctx, written)
-	if ours && condition.Reason == string(v1alpha1.NoSession) && said != nil && said.Status == metav1.ConditionTrue {
+	if ours && (lost || condition.Reason == string(v1alpha1.NoSession)) && said != nil && said.Status == metav1.ConditionTrue {
 		p.Recorder.Event(written, corev1.EventTypeWarning, condition.Reason, condition.Message)
-		p.event(ctx, written, corev1.EventTypeWarning, v1alpha1.NoSession, fmt.Sprintf("%s is not announced. %s", vip.Spec.Address, condition.Message))
 	}
 	return nil
+}
+
+// pendingWord is what the status of an address is about to say, and since when.
+type pendingWord struct {
+	reason string
+	since  time.Time
+}
+
+const (
+	// takeover is how long another candidate has to take over an address whose
+	// owner is lost, before that is said.
+	takeover = 2 * time.Second
+	// endpointsDelay is how long a new address is without endpoints before its
+	// status says so: spec.hold does at once.
+	endpointsDelay = 5 * time.Second
+	// routersDelay is the least time for which the names of the routers differ
+	// before that is written.
+	routersDelay = 10 * time.Second
+)
+
+// isTime reports whether the condition is to be written now. What may pass in
+// a moment, or is of words alone, waits.
+func (p *Provider) isTime(vip *v1alpha1.VirtualIP, said, condition *metav1.Condition, placed *placement, ours bool) bool {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	if err != nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	delay := time.Duration(0)
+	switch {
+	case !ours:
+		delete(p.pending, addr)
+		return false
+	case condition.Reason == string(v1alpha1.SpeakerLost) && placed.heirs:
+		delay = takeover
+	case condition.Reason == string(v1alpha1.NoReadyEndpoints) && said == nil:
+		delay = endpointsDelay
+	case condition.Reason == string(v1alpha1.Advertised) && said != nil && said.Reason == condition.Reason:
+		delay = routersDelay
+	}
+	word := p.pending[addr]
+	if word.reason != condition.Reason {
+		word = pendingWord{condition.Reason, now}
+	}
+	if rest := word.since.Add(delay).Sub(now); rest > 0 {
+		p.pending[addr] = word
+		p.places.AddAfter(addr, rest)
+		return false
+	}
+	delete(p.pending, addr)
+	return true
 }
 
 // reconcilePool writes the status of a pool, if it changed.
@@ -194,6 +261,9 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	problems := p.poolProblems[name]
 	p.mu.Unlock()
 	if pool == nil {
+		p.mu.Lock()
+		delete(p.poolWrites, name)
+		p.mu.Unlock()
 		return nil
 	}
 	// The newest version: ours may lack what we wrote last.
@@ -203,9 +273,14 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	desired := pool.DeepCopy()
 	desired.Status.IPv4, desired.Status.IPv6 = addressCount(usage.V4), addressCount(usage.V6)
 	desired.Status.AddressesOutside = int64(usage.Outside)
+	desired.Status.Addresses = v1alpha1.OneLineOf(pool.Spec.Addresses)
 	condition := readyCondition(problems, "All addresses of the pool can be given.", pool.Generation)
 	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	if equality.Semantic.DeepEqual(pool.Status, desired.Status) {
+		return nil
+	}
+	if rest := p.countersWait(pool, desired); rest > 0 {
+		p.poolStatuses.AddAfter(name, rest)
 		return nil
 	}
 	_, err := p.Herald.AddressPools.UpdateStatus(ctx, desired, metav1.UpdateOptions{})
@@ -215,8 +290,25 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("writing the status of AddressPool %s: %w", name, err)
 	}
+	p.mu.Lock()
+	p.poolWrites[name] = time.Now()
+	p.mu.Unlock()
 	p.tellCondition(pool, meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady), &condition)
 	return nil
+}
+
+// countersDelay is the least time between two writes of the counters of a pool.
+const countersDelay = 10 * time.Second
+
+// countersWait is how long the counters of a pool wait to be written. What its
+// condition says does not.
+func (p *Provider) countersWait(pool, desired *v1alpha1.AddressPool) time.Duration {
+	if !equality.Semantic.DeepEqual(pool.Status.Conditions, desired.Status.Conditions) {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Until(p.poolWrites[pool.Name].Add(countersDelay))
 }
 
 // tellCondition tells as an event that an object turned bad or good again.
@@ -255,12 +347,19 @@ func (p *Provider) reconcileAdvertisement(ctx context.Context, name string) erro
 	nodes := advert.Status.Nodes
 	for i := range p.advertisements {
 		if a := &p.advertisements[i]; a.name == name {
-			nodes = participants(a, p.bgpPeers, client.Objects[*corev1.Node](p.nodes.GetStore()), p.live.alive)
+			nodes = participants(a, p.bgpPeers, client.Objects[*corev1.Node](p.nodes.GetStore()), p.vigil.speaks)
 		}
 	}
 	p.mu.Unlock()
 	desired := advert.DeepCopy()
 	desired.Status.Nodes = nodes
+	desired.Status.Pools, desired.Status.Interfaces, desired.Status.Peers = v1alpha1.OneLineOf(advert.Spec.Pools), "", ""
+	if advert.Spec.L2 != nil {
+		desired.Status.Interfaces = v1alpha1.OneLineOf(advert.Spec.L2.Interfaces)
+	}
+	if advert.Spec.BGP != nil {
+		desired.Status.Peers = v1alpha1.OneLineOf(advert.Spec.BGP.Peers)
+	}
 	condition := readyCondition(problems, "The Advertisement is in force.", advert.Generation)
 	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	if equality.Semantic.DeepEqual(advert.Status, desired.Status) {

@@ -66,12 +66,14 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 	}
 	p.lookAround()
 	go p.expireSpeakers(ctx)
+	go p.watchSpeakers(ctx)
 	for range placers {
 		go work(ctx, p.places, "placing an address", p.reconcilePlace)
 	}
 	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
 	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
 	go work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer)
+	go work(ctx, p.speakerStatuses, "writing the status of a Speaker", p.reconcileSpeaker)
 	p.secrets.Add(v1alpha1.BFDSecret)
 	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
 	return nil
@@ -86,6 +88,7 @@ func (p *Provider) load(ctx context.Context) {
 	p.readAdvertisements()
 	for _, lease := range client.Objects[*coordinationv1.Lease](p.leases.GetStore()) {
 		p.live.renew(lease, time.Now())
+		p.heedLease(lease.Name, lease)
 	}
 	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
 		p.ledger.see(vip)
@@ -209,6 +212,10 @@ func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 	if err != nil {
 		return
 	}
+	p.expectSpeaker(after.Status.Owner)
+	if saysOther(known, after) {
+		p.wakeClaims(after)
+	}
 	p.tellOwner(ctx, known, after)
 	p.tellConflict(ctx, addr, known, after)
 	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
@@ -308,6 +315,10 @@ func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
 	if after != nil {
 		name, is = after.Name, after.Status
 	}
+	if after != nil {
+		p.expectSpeaker(name)
+		p.speakerStatuses.Add(name)
+	}
 	if !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
 		p.placeCandidate(name)
 	}
@@ -337,14 +348,16 @@ func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {
 		name = after.Name
 		alive := p.live.alive(name)
 		p.live.renew(after, time.Now())
-		if alive == p.live.alive(name) {
+		if back := p.heedLease(name, after); alive == p.live.alive(name) && !back {
 			name = ""
 		}
 	case before != nil:
 		name = before.Name
 		p.live.forget(name)
+		p.heedLease(name, nil)
 	}
 	p.mu.Unlock()
+	p.pokeWatch()
 	select {
 	case p.beats <- struct{}{}:
 	default:

@@ -317,12 +317,17 @@ func (w *world) since(n int) []string {
 }
 
 // tell is a Service in a line: its addresses, and the reason of its condition.
+// Of a Service that has all but endpoints and an announcement, it is
+// AddressAssigned: here are no speakers.
 func tell(s *corev1.Service) string {
 	var words []string
 	for _, addr := range shownBy(s) {
 		words = append(words, addr.String())
 	}
 	if condition := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ServiceReady); condition != nil {
+		if condition.Reason == string(v1alpha1.Announcing) || condition.Reason == string(v1alpha1.NoReadyEndpoints) {
+			condition.Reason = string(v1alpha1.AddressAssigned)
+		}
 		words = append(words, condition.Reason)
 	}
 	return strings.Join(words, " ")
@@ -386,7 +391,7 @@ func (w *world) rest() (writes []string) {
 	w.Helper()
 	for range 50 {
 		before := len(w.api.Writes())
-		time.Sleep(statusDelay + 200*time.Millisecond)
+		time.Sleep(countersDelay + statusDelay + 200*time.Millisecond) // what is written seldom, too
 		if writes = w.api.Writes(); len(writes) == before {
 			return writes
 		}

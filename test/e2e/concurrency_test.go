@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
@@ -143,7 +142,7 @@ func (w *world) consistent() error {
 		if condition.Reason == string(v1alpha1.UnknownPool) {
 			continue
 		}
-		if !meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) || len(shown(service)) != len(service.Spec.IPFamilies) {
+		if !assigned(service) || len(shown(service)) != len(service.Spec.IPFamilies) {
 			return fmt.Errorf("service %s: %+v", service.Name, service.Status)
 		}
 		for _, addr := range shown(service) {

@@ -203,7 +203,7 @@ func TestFuzzedAnnotationsAreServedOrRefusedWithAReason(t *testing.T) {
 				continue
 			}
 			condition := w.judged(fmt.Sprintf("fuzz-%d", i))
-			if condition.Status == metav1.ConditionTrue {
+			if assigned(w.get(fmt.Sprintf("fuzz-%d", i))) {
 				served++
 			} else if refused++; condition.Reason == string(v1alpha1.SyncFailed) {
 				t.Errorf("%v: %s", sets[i], condition.Message)

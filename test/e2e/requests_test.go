@@ -135,9 +135,8 @@ func TestFamiliesOfAService(t *testing.T) {
 	single := w.address("single")
 	prefer := w.address("prefer")
 	w.address("reversed")
-	if condition := ready(w.get("prefer")); condition.Reason != string(v1alpha1.AddressPartial) || has(condition.Message, "IPv6", four.Name) != nil {
-		t.Errorf("condition %+v: want AddressPartial that says why there is no IPv6", condition)
-	}
+	w.pods("prefer", "node1")
+	w.says("prefer", metav1.ConditionTrue, v1alpha1.AddressPartial, "IPv6", four.Name)
 	w.refused("require", v1alpha1.NoPool, "IPv6")
 	if now := shown(w.get("require")); len(now) > 0 {
 		t.Errorf("require has %v: want all or nothing", now)

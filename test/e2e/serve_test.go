@@ -302,7 +302,7 @@ func TestKubectlTellsWhatHappened(t *testing.T) {
 
 	out, err := box.Kubectl(w.ctx, "get", "vip", addr.String())
 	w.must(err)
-	for _, word := range []string{"ADDRESS", "POOL", "NAMESPACE", "SERVICE", "OWNER", "ANNOUNCED", addr.String(), pool.Name, w.namespace, "web", owner, "True"} {
+	for _, word := range []string{"ADDRESS", "POOL", "SERVICES", "OWNER", "ANNOUNCED", addr.String(), pool.Name, w.namespace + "/web", owner, "True"} {
 		if !strings.Contains(out, word) {
 			t.Errorf("kubectl get vip lacks %q:\n%s", word, out)
 		}

@@ -214,19 +214,44 @@ func (w *world) annotate(name, annotation, value string) {
 	})
 }
 
-// addresses waits until the Service is served at so many addresses.
+// addresses waits until the Service has so many addresses, whether they are announced or not.
 func (w *world) addresses(name string, count int) []netip.Addr {
 	w.Helper()
 	var addresses []netip.Addr
 	w.eventually(fmt.Sprintf("Service %s has %d addresses", name, count), func() error {
 		service := w.get(name)
 		addresses = shown(service)
-		if condition := ready(service); len(addresses) != count || condition == nil || condition.Status != metav1.ConditionTrue {
+		if condition := ready(service); len(addresses) != count || !assigned(service) {
 			return fmt.Errorf("has %v, condition %+v", addresses, condition)
 		}
 		return nil
 	})
 	return addresses
+}
+
+// assigned reports whether a Service has what it asks for: it is Ready, or lacks an announcement alone.
+func assigned(service *corev1.Service) bool {
+	condition, said := ready(service), announced(service)
+	if condition == nil || condition.Status == metav1.ConditionTrue {
+		return condition != nil
+	}
+	return said != nil && condition.Reason == said.Reason
+}
+
+func announced(service *corev1.Service) *metav1.Condition {
+	return meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceAnnounced)
+}
+
+// says waits until the Service's condition Ready is so, for the reason.
+func (w *world) says(name string, status metav1.ConditionStatus, reason v1alpha1.Reason, words ...string) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("Service %s is Ready %s: %s", name, status, reason), func() error {
+		condition := ready(w.get(name))
+		if condition == nil || condition.Status != status || condition.Reason != string(reason) {
+			return fmt.Errorf("condition %+v", condition)
+		}
+		return has(condition.Message, words...)
+	})
 }
 
 func (w *world) address(name string) netip.Addr {

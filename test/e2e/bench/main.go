@@ -148,7 +148,7 @@ func (b *bench) served(ctx context.Context) (time.Duration, error) {
 			if !ok {
 				return fmt.Errorf("watching Services: %v", event.Object)
 			}
-			if meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) {
+			if assigned(service) {
 				ready[service.Name] = true
 			}
 			if len(ready) == b.count {
@@ -159,6 +159,12 @@ func (b *bench) served(ctx context.Context) (time.Duration, error) {
 	})
 	err = group.Wait()
 	return time.Since(start), err
+}
+
+// assigned reports whether a Service has its address, announced or not: there
+// are no endpoints.
+func assigned(service *corev1.Service) bool {
+	return len(service.Status.LoadBalancer.Ingress) > 0 && meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceAnnounced) != nil
 }
 
 // rest counts what is written while nothing happens.
@@ -208,7 +214,7 @@ func (b *bench) restart(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady) {
+		if assigned(service) {
 			break
 		}
 		if time.Since(start) > time.Minute {
