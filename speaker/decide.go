@@ -47,6 +47,8 @@ type Snapshot struct {
 	Leaving bool
 	// Timing and keys of the sessions with other speakers; nil as long as there is no key.
 	Watch *Watch
+	// MarkKeys are the key to sign marks with, and the other one that is accepted. Either may be empty.
+	MarkKeys [2][]byte
 	// ProxyURL is where the service proxy tells how it is; empty for nowhere.
 	ProxyURL string
 	// Health of what was decided to ask. ProxyFailed says that the service proxy has been unwell before.
@@ -519,7 +521,10 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 	v.kernel = c.kernelMAC(addr)
 	for _, heard := range c.Claims[addr] {
 		known := claim{Claim: heard, node: c.Hosts[heard.MAC], rank: -1}
-		if known.node != "" && !heard.Marked && c.ipvs {
+		if known.Unsigned && !c.counts(vip, &known) {
+			known.Marked, known.Unsigned, known.Term, known.Yielding = false, false, 0, false
+		}
+		if known.node != "" && !known.Marked && !known.Recorded && c.ipvs {
 			continue // its kernel has every virtual IP
 		}
 		for _, o := range p.peers {
@@ -530,6 +535,13 @@ func (c *course) view(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, before
 		v.claims = append(v.claims, known)
 	}
 	return v
+}
+
+// counts reports whether an unsigned mark counts, which anybody can send: that of a node, as long as a candidate is of a
+// version that does not sign, or has no key. Nobody can do better who has no key either.
+func (c *course) counts(vip *v1alpha1.VirtualIP, known *claim) bool {
+	signed := vip.Spec.L2 != nil && vip.Spec.L2.SignedMarks && len(c.MarkKeys[0]) > 0
+	return known.node != "" && !signed
 }
 
 // ipvsLink is where kube-proxy in IPVS mode keeps the virtual IPs of all Services, on every node.

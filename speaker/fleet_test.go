@@ -41,6 +41,7 @@ type event struct {
 
 // host is a node. Hosts of one part reach each other; those of part 0 reach the API server.
 type host struct {
+	old     bool // a version that does not sign its marks
 	name    string
 	part    int
 	power   bool
@@ -102,6 +103,9 @@ func (f *fleet) startSpeaker(h *host) {
 		Node: h.name, InternalIPs: []netip.Addr{nodeAddr(h.name)}, ProxyURL: health.DefaultProxyURL, VirtualIPs: known,
 		Links: []link.Link{{Index: 2, Name: "eth0", MAC: nodeMAC(h.name), Up: true, ARP: true, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr(h.name), 24)}}},
 		Watch: &Watch{Interval: 100 * time.Millisecond, Multiplier: 3}, Claims: map[netip.Addr][]l2.Claim{},
+	}
+	if !h.old {
+		h.s.MarkKeys[0] = []byte("key")
 	}
 	f.measure(h)
 }
@@ -219,26 +223,61 @@ func (f *fleet) refuse(h *host, refuses bool) {
 func (f *fleet) announce(h *host, a l2.Announcement) {
 	for _, o := range f.hosts {
 		if o != h && f.linked(h, o) {
-			f.after(time.Millisecond, func() { f.hear(o, h, a) })
+			f.after(time.Millisecond, func() { f.hearAnnouncement(o, h, a) })
 		}
 	}
 }
 
-// hear delivers a claim, if the other asks or answers for the address.
-func (f *fleet) hear(to, from *host, a l2.Announcement) {
-	if !to.running || !f.linked(to, from) || to.s.Before == nil {
+// hearAnnouncement delivers a claim that nobody has asked for: it may be replayed. The other asks, and is answered if it holds.
+func (f *fleet) hearAnnouncement(to, from *host, a l2.Announcement) {
+	c := claimOf(from, a)
+	if from.old || to.old {
+		f.deliverClaim(to, from, c)
 		return
 	}
-	_, answers := to.said[a.Addr]
-	if !answers && !slices.ContainsFunc(to.s.Before.Questions, func(q l2.Question) bool { return q.Addr == a.Addr }) {
+	c.Recorded, c.Marked, c.Term, c.Yielding = true, false, 0, false
+	f.deliverClaim(to, from, c)
+	f.after(2*time.Millisecond, func() {
+		if said, holds := from.said[a.Addr]; holds && from.running {
+			f.hear(to, from, said)
+		}
+	})
+}
+
+func claimOf(from *host, a l2.Announcement) l2.Claim {
+	return l2.Claim{Addr: a.Addr, MAC: nodeMAC(from.name), Marked: a.Addr == vipAddr, Unsigned: a.Addr == vipAddr && from.old, Term: a.Term, Yielding: a.Yielding}
+}
+
+// hear delivers the answer to a question.
+func (f *fleet) hear(to, from *host, a l2.Announcement) { f.deliverClaim(to, from, claimOf(from, a)) }
+
+// deliverClaim delivers a claim, if the other asks or answers for the address.
+func (f *fleet) deliverClaim(to, from *host, c l2.Claim) {
+	if f.linked(to, from) {
+		f.overhear(to, c)
+	}
+}
+
+// overhear is deliverClaim for whoever sends it.
+func (f *fleet) overhear(to *host, c l2.Claim) {
+	if !to.power || !to.running || to.s.Before == nil {
 		return
 	}
-	c := l2.Claim{Addr: a.Addr, MAC: nodeMAC(from.name), Marked: a.Addr == vipAddr, Term: a.Term, Yielding: a.Yielding, Time: f.now}
+	_, answers := to.said[c.Addr]
+	if !answers && !slices.ContainsFunc(to.s.Before.Questions, func(q l2.Question) bool { return q.Addr == c.Addr }) {
+		return
+	}
+	if to.old { // it cannot tell
+		c.Unsigned = c.Marked
+	}
+	c.Time = f.now
 	claims := map[netip.Addr][]l2.Claim{}
 	for addr, known := range to.s.Claims {
-		claims[addr] = slices.DeleteFunc(slices.Clone(known), func(o l2.Claim) bool { return addr == a.Addr && o.MAC == c.MAC })
+		claims[addr] = slices.DeleteFunc(slices.Clone(known), func(o l2.Claim) bool {
+			return addr == c.Addr && o.MAC == c.MAC && proven(o) == proven(c)
+		})
 	}
-	claims[a.Addr] = append(claims[a.Addr], c)
+	claims[c.Addr] = append(claims[c.Addr], c)
 	to.s.Claims, to.due = claims, true
 }
 
@@ -435,10 +474,12 @@ func (f *fleet) control() {
 	if i := slices.Index(candidates, f.truth.Status.Owner); i > 0 {
 		candidates = slices.Concat(candidates[i:], candidates[:i])
 	}
-	if len(candidates) == 0 || slices.Equal(candidates, f.truth.Spec.L2.Candidates) {
+	signed := !slices.ContainsFunc(candidates, func(name string) bool { return f.host(name).old })
+	if len(candidates) == 0 || slices.Equal(candidates, f.truth.Spec.L2.Candidates) && signed == f.truth.Spec.L2.SignedMarks {
 		return
 	}
 	next := f.truth.DeepCopy()
+	next.Spec.L2.SignedMarks = signed
 	next.Spec.L2.Candidates, next.Spec.L2.Peers = candidates, peersOf(candidates)
 	next.Generation++
 	f.publish(next)

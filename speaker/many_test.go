@@ -44,6 +44,7 @@ type (
 )
 
 func (stillResponder) Set([]l2.Interface, []l2.Announcement, []l2.Question) error { return nil }
+func (stillResponder) SetKeys([]byte, []byte)                                     {}
 func (stillWatcher) Set([]bfd.Session) error                                      { return nil }
 func (stillWatcher) States() []bfd.Status                                         { return nil }
 func (stillProber) Set([]health.Target) error                                     { return nil }

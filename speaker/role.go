@@ -53,7 +53,10 @@ const (
 	yieldUnfit    = 3 * time.Second
 	yieldUnlisted = 10 * time.Second
 	// defence is the least time between two defences against our own kind; against strangers it is that of RFC 5227, 2.4.
-	defence        = 50 * time.Millisecond
+	defence = 50 * time.Millisecond
+	// standUp is how long a speaker has to stand up for its claim, and doubtEnds how long a claim is doubted.
+	standUp        = 200 * time.Millisecond
+	doubtEnds      = 30 * time.Second
 	defenceForeign = 10 * time.Second
 	// askOwned is the time between two looks for strangers by an owner, askStranger that for an address that one has, and
 	// strangerGone the silence after which it is gone.
@@ -74,8 +77,10 @@ type Role struct {
 	// Other is the node that has the address, as far as known, while Waiting; Alive whether it was when last looked at.
 	Other string
 	Alive bool
-	// Heard is when the last claim was taken in.
-	Heard time.Time
+	// Heard is when the last claim was taken in, Met when the last one of a speaker.
+	Heard, Met time.Time
+	// DoubtAt is when a claim was heard that may be replayed, and that nobody has stood up for since.
+	DoubtAt time.Time
 	// Foreign is a stranger that claimed the address, and when it did so last.
 	Foreign   [6]byte
 	ForeignAt time.Time
@@ -230,7 +235,7 @@ func (r Role) barred(v *view) Role {
 func (r Role) ask(v *view) Role {
 	r = r.enter(Asking, v.now)
 	r.First, r.Other = v.fresh, ""
-	r.Foreign, r.ForeignAt = [6]byte{}, time.Time{}
+	r.Foreign, r.ForeignAt, r.DoubtAt = [6]byte{}, time.Time{}, time.Time{}
 	r.Asks++
 	return r
 }
@@ -243,7 +248,7 @@ func (r Role) wait(v *view) Role {
 		r.Alive = alive
 		waited := v.now.Sub(r.Since)
 		switch {
-		case died, alive && waited >= reask, !alive && v.now.Sub(r.Heard) >= silence && waited >= silence:
+		case died, alive && waited >= reask, !alive && v.now.Sub(r.Met) >= silence && waited >= silence:
 			return r.ask(v)
 		}
 		return r
@@ -300,11 +305,15 @@ func hear(r Role, v *view) Role {
 		if c.Time.After(r.Heard) {
 			r.Heard = c.Time
 		}
-		if v.speaks(c) {
+		switch {
+		case c.Recorded:
+			r = r.doubt(v, c)
+		case v.speaks(c):
+			r.DoubtAt, r.Met = time.Time{}, later(r.Met, c.Time)
 			r = r.meet(v, c)
-			continue
+		default:
+			r = r.meetStranger(v, c)
 		}
-		r = r.meetStranger(v, c)
 	}
 	if v.kernel != ([6]byte{}) {
 		r = r.meetStranger(v, &claim{Claim: l2.Claim{MAC: v.kernel, Time: v.now}})
@@ -349,10 +358,36 @@ func (r Role) meet(v *view, c *claim) Role {
 			r.Other = c.node
 			return r.enter(Idle, v.now)
 		}
-		if v.now.Sub(r.Defended) >= defence {
-			r.Round++
-			r.Defended = v.now
-		}
+		r = r.defend(v)
+	}
+	return r
+}
+
+// defend announces the address again.
+func (r Role) defend(v *view) Role {
+	if v.now.Sub(r.Defended) >= defence {
+		r.Round++
+		r.Defended = v.now
+	}
+	return r
+}
+
+// doubt is a claim that a speaker has made at some time: it may be replayed. Whoever made it is asked whether it still holds,
+// and a speaker answers at once. What is claimed again when there was time to answer is replayed, and a foreign host's. One
+// single claim is no such host yet: a speaker that has just let go of the address has nothing to answer.
+func (r Role) doubt(v *view, c *claim) Role {
+	if r.Phase != Asking && r.Phase != Owning && r.Phase != Blocked {
+		return r
+	}
+	since := c.Time.Sub(r.DoubtAt)
+	if !r.DoubtAt.IsZero() && since >= standUp && since < doubtEnds {
+		return r.meetStranger(v, c)
+	}
+	if r.DoubtAt.IsZero() || since >= doubtEnds {
+		r.DoubtAt = c.Time
+	}
+	if r.Phase == Owning {
+		return r.defend(v)
 	}
 	return r
 }
@@ -401,7 +436,7 @@ func (r Role) wake(v *view) time.Time {
 		if r.Alive {
 			return after(reask)
 		}
-		return later(r.Since, r.Heard).Add(silence)
+		return later(r.Since, r.Met).Add(silence)
 	case Yielding:
 		return after(v.yieldLimit())
 	}

@@ -24,7 +24,7 @@ type Senses struct {
 	routers []bgp.Status
 }
 
-// claimants is how many hosts are remembered that claim one address.
+// claimants is how many claims to one address are remembered, the last one of each host and kind.
 const claimants = 8
 
 // NewSenses returns Senses that have been told nothing.
@@ -37,13 +37,17 @@ func (s *Senses) Claim(c l2.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// What was handed out is not touched again.
-	hosts := slices.DeleteFunc(slices.Clone(s.claims[c.Addr]), func(o l2.Claim) bool { return o.MAC == c.MAC })
+	hosts := slices.DeleteFunc(slices.Clone(s.claims[c.Addr]), func(o l2.Claim) bool { return o.MAC == c.MAC && proven(o) == proven(c) })
 	if len(hosts) == claimants {
-		hosts = hosts[1:]
+		first := max(0, slices.IndexFunc(hosts, func(o l2.Claim) bool { return !proven(o) }))
+		hosts = slices.Delete(hosts, first, first+1)
 	}
 	s.claims[c.Addr] = append(hosts, c)
 	s.poke()
 }
+
+// proven reports whether a speaker made the claim. What others send in its name, or in many names, must not hide it.
+func proven(c l2.Claim) bool { return c.Marked && !c.Unsigned }
 
 // Session takes in that a session has changed: bfd.Options.Notify.
 func (s *Senses) Session(bfd.Event) { s.poke() }

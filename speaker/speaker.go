@@ -40,6 +40,7 @@ import (
 // Responder answers for addresses on the local network, and asks it: *l2.Responder.
 type Responder interface {
 	Run(ctx context.Context) error
+	SetKeys(key, other []byte)
 	Set(interfaces []l2.Interface, announced []l2.Announcement, questions []l2.Question) error
 }
 
@@ -129,6 +130,9 @@ type Speaker struct {
 	links    []link.Link
 	gateways []link.Gateway
 	known    bool // the links
+
+	// markKeys are the last key and the other one that marks were signed with. Only decisions use it.
+	markKeys [2][]byte
 }
 
 const (
@@ -509,6 +513,7 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 	decision := Decide(snapshot)
 	before := snapshot.Before
 	// What is to fall silent, and what is to be answered, comes first.
+	s.Responder.SetKeys(snapshot.MarkKeys[0], snapshot.MarkKeys[1])
 	if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2, decision.Questions); err != nil {
 		logger.Error(err, "Not everything can be announced")
 	}
@@ -653,6 +658,11 @@ func (s *Speaker) objects(snapshot *Snapshot) {
 	snapshot.InternalIPs, snapshot.PodCIDRs = v1alpha1.InternalIPs(node), podCIDRs(node)
 	snapshot.Labels, snapshot.Barred, snapshot.Cordoned = node.Labels, v1alpha1.NodeBarred(node), node.Spec.Unschedulable
 	snapshot.Watch = s.watch(key)
+	// While the Secret is away, marks are signed as before: others verify them as before, too.
+	if len(key.now) > 0 {
+		s.markKeys = [2][]byte{key.now, key.other}
+	}
+	snapshot.MarkKeys = s.markKeys
 }
 
 // podCIDRs are the ranges that the node's pods have their addresses of, as far as the Node says so.

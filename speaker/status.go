@@ -504,6 +504,7 @@ func speakerStatus(version string, s *Snapshot, d *Decision, before []v1alpha1.S
 		InterfaceNames: v1alpha1.OneLine(interfaces, func(i v1alpha1.SpeakerInterface) string { return i.Name }),
 		BGP:            reportedSessions(s, d, before),
 		Peers:          reportedPeers(s, d),
+		SignsMarks:     len(s.MarkKeys[0]) > 0,
 	}
 }
 

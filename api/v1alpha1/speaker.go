@@ -82,6 +82,12 @@ type SpeakerStatus struct {
 	// +listType=map
 	// +listMapKey=node
 	Peers []SpeakerPeer `json:"peers,omitempty"`
+
+	// SignsMarks says that the speaker signs what it says on the network: it has
+	// the key of the Secret herald-bfd, and is not of an earlier version.
+	//
+	// +optional
+	SignsMarks bool `json:"signsMarks,omitempty"`
 }
 
 // SpeakerInterface is a network interface of the node.

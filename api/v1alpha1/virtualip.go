@@ -180,6 +180,12 @@ type L2Placement struct {
 	// +listType=map
 	// +listMapKey=node
 	Peers []L2Peer `json:"peers,omitempty"`
+
+	// SignedMarks says that the speakers of all candidates sign what they say on
+	// the network. What bears an unsigned mark is then a foreign host's.
+	//
+	// +optional
+	SignedMarks bool `json:"signedMarks,omitempty"`
 }
 
 // L2Peer is a candidate as the other candidates see it.

@@ -24,6 +24,14 @@ func (s *scene) peers(l2 *v1alpha1.L2Placement) []v1alpha1.L2Peer {
 	return peers
 }
 
+// signed reports whether the speakers of all candidates sign what they say.
+func (s *scene) signed(l2 *v1alpha1.L2Placement) bool {
+	return !slices.ContainsFunc(l2.Candidates, func(name string) bool {
+		speaker := s.speaker(name)
+		return speaker == nil || !speaker.Status.SignsMarks
+	})
+}
+
 // peer says how a node is reached on the network of an address: as its speaker
 // sees its interfaces, else by its InternalIP.
 func peer(addr netip.Addr, patterns []string, node *corev1.Node, speaker *v1alpha1.Speaker) v1alpha1.L2Peer {

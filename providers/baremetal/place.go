@@ -83,7 +83,7 @@ func place(s *scene) placement {
 	// owner should be the same when the endpoints are back.
 	if p.l2 != nil {
 		p.l2.Candidates, p.why = s.candidates(apply)
-		p.l2.Peers = s.peers(p.l2)
+		p.l2.Peers, p.l2.SignedMarks = s.peers(p.l2), s.signed(p.l2)
 	}
 	switch {
 	case len(s.tenants) == 0:

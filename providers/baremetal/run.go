@@ -319,7 +319,7 @@ func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
 		p.expectSpeaker(name)
 		p.speakerStatuses.Add(name)
 	}
-	if !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
+	if was.SignsMarks != is.SignsMarks || !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
 		p.placeCandidate(name)
 	}
 	p.sessionsChanged(&was, &is)

@@ -91,53 +91,64 @@ const (
 	override  = 0x20
 
 	minFrameLen = 60 // of Ethernet, without the checksum
-	maxReplyLen = icmpOffset + ndpMinLen + 8 + 2 + markLen
+	maxReplyLen = icmpOffset + ndpMinLen + 8 + maxEndLen
+	markOption  = 2 + markLen // a multiple of 8
+	maxEndLen   = markOption + proofOption
+	proofOption = 2 + len(markMagic) + 2 + proofLen
 )
-
-// mark is what Herald's claims carry for Herald's other nodes, where others do not look: in the padding of ARP frames,
-// and in an option of advertisements. It is magic, version, flags and term.
-type mark struct {
-	term     uint64
-	yielding bool
-}
-
-const (
-	markMagic    = "Hrld"
-	markVersion  = 1
-	markYielding = 1 // flag
-	markLen      = len(markMagic) + 2 + 8
-
-	// The padding of an ARP frame ends with the sender's MAC from here on, or the mark does not count: a host that answers
-	// in the buffer that it received in returns our padding.
-	markTail = 6 - (minFrameLen - arpLen - markLen)
-)
-
-func appendMark(b []byte, m mark) []byte {
-	flags := byte(0)
-	if m.yielding {
-		flags = markYielding
-	}
-	b = append(b, markMagic...)
-	b = append(b, markVersion, flags)
-	return binary.BigEndian.AppendUint64(b, m.term)
-}
-
-// parseMark reads the mark that b begins with.
-func parseMark(b []byte) (m mark, ok bool) {
-	if len(b) < markLen || string(b[:len(markMagic)]) != markMagic || b[len(markMagic)] != markVersion {
-		return mark{}, false
-	}
-	rest := b[len(markMagic)+1:]
-	return mark{term: binary.BigEndian.Uint64(rest[1:]), yielding: rest[0]&markYielding != 0}, true
-}
 
 // table is what one interface answers for. The zero value answers nothing.
 type table struct {
 	mac   mac
-	own   map[mac]struct{}            // of all interfaces of this node
-	here  map[netip.Addr]Announcement // announced on this interface
-	asked map[netip.Addr]Question     // asked about on this interface
-	all   map[netip.Addr]struct{}     // announced on any
+	own   map[mac]struct{}          // of all interfaces of this node
+	here  map[netip.Addr]*assertion // announced on this interface
+	asked map[netip.Addr]Question   // asked about on this interface
+	all   map[netip.Addr]struct{}   // announced on any
+	keys  keyring
+}
+
+// assertion is an announcement as it is sent. Its end, which has the mark, is made once and not for each frame: nearly all
+// requests ask for no nonce.
+type assertion struct {
+	mark
+	round  uint64
+	end    [maxEndLen]byte
+	length int // of the end
+}
+
+// newAssertion makes what is said of an address from an interface with that MAC, unsigned without a key.
+func newAssertion(addr netip.Addr, from mac, m mark, k *key, nonce uint64) assertion {
+	a := assertion{mark: m}
+	signed, b := k != nil, a.end[:0]
+	if addr.Is4() {
+		b = append(appendMark(b, m, signed), from[markTail:]...)
+	} else {
+		b = appendMark(append(b, experiment, byte(markOption/8)), m, signed)
+	}
+	if signed {
+		if !addr.Is4() {
+			b = append(append(append(b, experiment, byte(proofOption/8)), markMagic...), questionVersion, 0)
+		}
+		p := proof{nonce, k.code(addr, from, m, nonce)}
+		b = p.append(b)
+	}
+	a.length = len(b)
+	return a
+}
+
+// answering returns the answer to a question with that nonce.
+func (t *table) answering(a *assertion, addr netip.Addr, nonce uint64) assertion {
+	if len(t.keys) == 0 || nonce == 0 {
+		return *a
+	}
+	return newAssertion(addr, t.mac, a.mark, t.keys[0], nonce)
+}
+
+// concerns reports whether an address is announced or asked about on this interface.
+func (t *table) concerns(addr netip.Addr) bool {
+	_, here := t.here[addr]
+	_, asked := t.asked[addr]
+	return here || asked
 }
 
 // handle answers a frame: the reply is written to buf, which needs a capacity of maxReplyLen to avoid an allocation. When
@@ -190,10 +201,14 @@ func (t *table) handleARP(frame, buf []byte) (reply []byte, claimed bool, droppe
 	if reason != "" {
 		return nil, claimed, cmp.Or(dropped, reason)
 	}
+	if nonce := parseNonce(frame[arpLen:]); nonce != 0 {
+		fresh := t.answering(answered, target, nonce)
+		answered = &fresh
+	}
 	return appendARP(buf[:0], arpMessage{
 		to: from, from: t.mac, operation: arpReply,
 		senderMAC: t.mac, sender: target, targetMAC: from, target: sender,
-	}, answered.mark()), claimed, ""
+	}, answered), claimed, ""
 }
 
 // handleNDP follows RFC 4861: sections 7.1.1 and 7.1.2 for what is valid, 7.2.4 for the answer.
@@ -264,14 +279,18 @@ func (t *table) solicited(message []byte, from mac, source, destination netip.Ad
 	if reason != "" {
 		return nil, claimed, cmp.Or(dropped, reason)
 	}
+	if question, _ := option(message[ndpMinLen:], experiment, byte(markOption/8)); question != nil {
+		fresh := t.answering(answered, target, parseNonce(question))
+		answered = &fresh
+	}
 	if source.IsUnspecified() {
 		// Duplicate address detection: the host that asks has no address yet, so all nodes are told.
-		return appendNA(buf[:0], t.mac, groupMAC(allNodes), target, allNodes, override, answered.mark()), false, ""
+		return appendNA(buf[:0], t.mac, groupMAC(allNodes), target, allNodes, override, answered), false, ""
 	}
 	if value != nil {
 		from = mac(value)
 	}
-	return appendNA(buf[:0], t.mac, from, target, source, solicited|override, answered.mark()), claimed, ""
+	return appendNA(buf[:0], t.mac, from, target, source, solicited|override, answered), claimed, ""
 }
 
 // advertised judges the advertisement of another host.
@@ -307,67 +326,79 @@ func (t *table) owns(m mac) bool {
 	return own
 }
 
-func (t *table) lookup(target netip.Addr) (Announcement, Reason) {
+func (t *table) lookup(target netip.Addr) (*assertion, Reason) {
 	if a, ok := t.here[target]; ok {
 		return a, ""
 	}
 	if _, ok := t.all[target]; ok {
-		return Announcement{}, WrongInterface
+		return nil, WrongInterface
 	}
-	return Announcement{}, NotAnnounced
+	return nil, NotAnnounced
 }
 
-// claim returns what a frame claims: the address, its MAC and the mark.
-func claim(frame []byte) Claim {
+// claim returns what a frame claims: the address, its MAC and what its mark is worth.
+func (t *table) claim(frame []byte, asked *challenges) (Claim, seal) {
 	if binary.BigEndian.Uint16(frame[12:]) == etherTypeARP {
 		c := Claim{Addr: netip.AddrFrom4([4]byte(frame[28:32])), MAC: mac(frame[22:28])}
-		m, ok := parseMark(frame[arpLen:])
-		if ok && bytes.Equal(c.MAC[markTail:], frame[arpLen+markLen:min(len(frame), minFrameLen)]) {
-			c.Marked, c.Term, c.Yielding = true, m.term, m.yielding
+		m, signed, ok := parseMark(frame[arpLen:])
+		if !ok || !bytes.Equal(c.MAC[markTail:], frame[arpLen+markLen:min(len(frame), minFrameLen)]) {
+			return c, seal{}
 		}
-		return c
+		var rest []byte
+		if signed {
+			rest = frame[min(len(frame), minFrameLen):]
+		}
+		return c, t.judge(&c, m, signed, rest, asked)
 	}
 	message := frame[icmpOffset : icmpOffset+int(binary.BigEndian.Uint16(frame[18:]))]
 	c, kind := Claim{Addr: netip.AddrFrom16([16]byte(frame[22:38])), MAC: mac(frame[6:12])}, byte(sourceMAC)
 	if message[0] == naType {
 		c.Addr, kind = netip.AddrFrom16([16]byte(message[8:24])), targetMAC
 	}
-	if value, _ := option(message[ndpMinLen:], kind, 1); value != nil {
+	options := message[ndpMinLen:]
+	if value, _ := option(options, kind, 1); value != nil {
 		c.MAC = mac(value)
 	}
-	if value, _ := option(message[ndpMinLen:], experiment, 2); value != nil {
-		m, ok := parseMark(value)
-		c.Marked, c.Term, c.Yielding = ok, m.term, m.yielding
+	value, _ := option(options, experiment, byte(markOption/8))
+	m, signed, ok := parseMark(value)
+	if !ok {
+		return c, seal{}
 	}
-	return c
+	rest, _ := option(options, experiment, byte(proofOption/8))
+	if len(rest) > 0 {
+		rest = rest[len(markMagic)+2:]
+	}
+	return c, t.judge(&c, m, signed, rest, asked)
 }
 
 // announcement returns the frames that make neighbours update their entry for an address. Of the two forms of gratuitous
 // ARP some hosts heed only the request (RFC 5227, section 2.3) and some only the reply.
-func announcement(from mac, a Announcement) [][]byte {
-	if a.Addr.Is4() {
-		request := arpMessage{to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: a.Addr, target: a.Addr}
+func announcement(from mac, addr netip.Addr, a *assertion) [][]byte {
+	if addr.Is4() {
+		request := arpMessage{to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: addr, target: addr}
 		reply := request
 		reply.operation, reply.targetMAC = arpReply, from
-		return [][]byte{appendARP(nil, request, a.mark()), appendARP(nil, reply, a.mark())}
+		return [][]byte{appendARP(nil, request, a), appendARP(nil, reply, a)}
 	}
-	return [][]byte{appendNA(nil, from, groupMAC(allNodes), a.Addr, allNodes, override, a.mark())}
+	return [][]byte{appendNA(nil, from, groupMAC(allNodes), addr, allNodes, override, a)}
 }
 
 // appendQuestion appends a request whose answer leaves no trace with other hosts: a probe (RFC 5227, section 2.1.1), or a
-// solicitation as in duplicate address detection (RFC 4862, section 5.4.2). It has no mark: a host that answers in the
-// buffer that it received in would return it.
-func appendQuestion(b []byte, from mac, addr netip.Addr) []byte {
+// solicitation as in duplicate address detection (RFC 4862, section 5.4.2). It has a nonce for speakers to sign, and no
+// mark: a host that answers in the buffer that it received in would return it.
+func appendQuestion(b []byte, from mac, addr netip.Addr, nonce uint64) []byte {
 	if addr.Is4() {
-		return appendARPMessage(b, arpMessage{
+		b = appendNonce(appendARPMessage(b, arpMessage{
 			to: broadcast, from: from, operation: arpRequest, senderMAC: from, sender: netip.IPv4Unspecified(), target: addr,
-		})
+		}), nonce)
+		return append(b, 0, 0, 0, 0)
 	}
 	group, target := solicitedNode(addr), addr.As16()
-	b = appendIPv6(b, from, groupMAC(group), netip.IPv6Unspecified(), group, ndpMinLen)
+	b = appendIPv6(b, from, groupMAC(group), netip.IPv6Unspecified(), group, ndpMinLen+byte(markOption))
 	start := len(b)
 	b = append(b, nsType, 0, 0, 0, 0, 0, 0, 0)
 	b = append(b, target[:]...)
+	b = appendNonce(append(b, experiment, byte(markOption/8)), nonce)
 	return sign(b, start, netip.IPv6Unspecified(), group)
 }
 
@@ -378,10 +409,9 @@ type arpMessage struct {
 	sender, target       netip.Addr
 }
 
-// appendARP appends a claim, padded to the least length of a frame, with the mark in the padding.
-func appendARP(b []byte, m arpMessage, claim mark) []byte {
-	b = appendMark(appendARPMessage(b, m), claim)
-	return append(b, m.senderMAC[markTail:]...)
+// appendARP appends a claim, padded to the least length of a frame, with the mark in the padding and its proof behind it.
+func appendARP(b []byte, m arpMessage, a *assertion) []byte {
+	return append(appendARPMessage(b, m), a.end[:a.length]...)
 }
 
 func appendARPMessage(b []byte, m arpMessage) []byte {
@@ -397,15 +427,15 @@ func appendARPMessage(b []byte, m arpMessage) []byte {
 
 // appendNA appends an advertisement of addr. It is sent from addr itself, which is thereby the one address that a filter
 // on the way must let pass.
-func appendNA(b []byte, from, to mac, addr, destination netip.Addr, flags byte, claim mark) []byte {
+func appendNA(b []byte, from, to mac, addr, destination netip.Addr, flags byte, a *assertion) []byte {
 	target := addr.As16()
-	b = appendIPv6(b, from, to, addr, destination, ndpMinLen+8+2+byte(markLen))
+	b = appendIPv6(b, from, to, addr, destination, byte(ndpMinLen+8+a.length))
 	start := len(b)
 	b = append(b, naType, 0, 0, 0, flags, 0, 0, 0)
 	b = append(b, target[:]...)
 	b = append(b, targetMAC, 1)
 	b = append(b, from[:]...)
-	b = appendMark(append(b, experiment, 2), claim)
+	b = append(b, a.end[:a.length]...)
 	return sign(b, start, addr, destination)
 }
 
@@ -428,19 +458,24 @@ func sign(b []byte, start int, source, destination netip.Addr) []byte {
 // checksum is that of ICMPv6 (RFC 4443, section 2.3). Over a message that carries its checksum, the result is zero.
 func checksum(source, destination netip.Addr, message []byte) uint16 {
 	s, d := source.As16(), destination.As16()
-	sum := add(add(add(uint32(len(message))+icmpv6, s[:]), d[:]), message)
+	sum := add(add(add(uint64(len(message))+icmpv6, s[:]), d[:]), message)
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
 	return ^uint16(sum)
 }
 
-func add(sum uint32, b []byte) uint32 {
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
+// add takes four bytes at a time, which comes to the same when the sum is folded (RFC 1071, section 2).
+func add(sum uint64, b []byte) uint64 {
+	for ; len(b) >= 4; b = b[4:] {
+		sum += uint64(binary.BigEndian.Uint32(b))
+	}
+	if len(b) >= 2 {
+		sum += uint64(binary.BigEndian.Uint16(b))
+		b = b[2:]
 	}
 	if len(b) == 1 {
-		sum += uint32(b[0]) << 8
+		sum += uint64(b[0]) << 8
 	}
 	return sum
 }

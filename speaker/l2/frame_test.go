@@ -147,7 +147,7 @@ var frames = []struct {
 }
 
 func TestHandle(t *testing.T) {
-	table := plan(testInterfaces, testDesired, testQuestions)["eth0"].table
+	table := plan(testInterfaces, testDesired, testQuestions, nil, nil)["eth0"].table
 	for _, tt := range frames {
 		t.Run(tt.name, func(t *testing.T) {
 			before := string(tt.frame)
@@ -167,8 +167,8 @@ func TestHandle(t *testing.T) {
 
 func TestClaim(t *testing.T) {
 	ours, yielding := mark{term: 1<<63 + 5}, mark{2, true}
-	arpClaim := appendARP(nil, arpMessage{to: nodeMAC, from: hostMAC, operation: arpReply, senderMAC: hostMAC, sender: v4, target: zero4}, ours)
-	naClaim := appendNA(nil, hostMAC, groupMAC(allNodes), v6, allNodes, override, yielding)
+	arpClaim := appendARP(nil, arpMessage{to: nodeMAC, from: hostMAC, operation: arpReply, senderMAC: hostMAC, sender: v4, target: zero4}, saidFrom(hostMAC, v4, ours))
+	naClaim := appendNA(nil, hostMAC, groupMAC(allNodes), v6, allNodes, override, saidFrom(hostMAC, v6, yielding))
 	tests := []struct {
 		name  string
 		frame []byte
@@ -181,32 +181,47 @@ func TestClaim(t *testing.T) {
 		{"NA without link-layer address", edit(naFrame(v6, allNodes, false), set(78, 99), sum), Claim{Addr: v6, MAC: hostMAC}},
 		{"NS", nsFrame(v6, stranger6, true), Claim{Addr: v6, MAC: hostMAC}},
 
-		{"marked ARP", arpClaim, Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
-		{"marked ARP with more padding", append(slices.Clone(arpClaim), 1, 2, 3, 4), Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
+		{"marked ARP", arpClaim, Claim{Addr: v4, MAC: hostMAC, Marked: true, Unsigned: true, Term: 1<<63 + 5}},
+		{"marked ARP with more padding", append(slices.Clone(arpClaim), 1, 2, 3, 4), Claim{Addr: v4, MAC: hostMAC, Marked: true, Unsigned: true, Term: 1<<63 + 5}},
 		{"ARP padded with zeros", append(slices.Clone(arpClaim[:arpLen]), make([]byte, 18)...), Claim{Addr: v4, MAC: hostMAC}},
 		{"ARP, mark cut off", arpClaim[:arpLen+markLen-1], Claim{Addr: v4, MAC: hostMAC}},
 		{"ARP, end of the padding cut off", arpClaim[:minFrameLen-1], Claim{Addr: v4, MAC: hostMAC}},
 		{"ARP, magic", edit(slices.Clone(arpClaim), set(45, 0)), Claim{Addr: v4, MAC: hostMAC}},
 		{"ARP, version", edit(slices.Clone(arpClaim), set(46, 2)), Claim{Addr: v4, MAC: hostMAC}},
-		{"ARP, unknown flags", edit(slices.Clone(arpClaim), set(47, 0xfe)), Claim{Addr: v4, MAC: hostMAC, Marked: true, Term: 1<<63 + 5}},
+		{"ARP, unknown flags", edit(slices.Clone(arpClaim), set(47, 0xfe)), Claim{Addr: v4, MAC: hostMAC, Marked: true, Unsigned: true, Term: 1<<63 + 5}},
 		{"ARP, our padding returned by another host", edit(slices.Clone(arpClaim), set(22, otherMAC[:]...), set(6, otherMAC[:]...)),
 			Claim{Addr: v4, MAC: otherMAC}},
 
-		{"marked NA", naClaim, Claim{Addr: v6, MAC: hostMAC, Marked: true, Term: 2, Yielding: true}},
+		{"marked NA", naClaim, Claim{Addr: v6, MAC: hostMAC, Marked: true, Unsigned: true, Term: 2, Yielding: true}},
 		{"NA, other experiment", edit(slices.Clone(naClaim), set(88, 'X'), sum), Claim{Addr: v6, MAC: hostMAC}},
 		{"NA, experiment of another length", edit(slices.Clone(naClaim), set(87, 1), set(95, 1), set(94, 99), sum), Claim{Addr: v6, MAC: hostMAC}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			table := plan(testInterfaces, testDesired, nil)["eth0"].table
+			table := plan(testInterfaces, testDesired, nil, nil, nil)["eth0"].table
 			if _, claimed, reason := table.handle(tt.frame, nil); !claimed || reason != Conflict {
 				t.Errorf("is a claim: %t, %s", claimed, reason)
 			}
-			if diff := cmp.Diff(tt.want, claim(tt.frame), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			if diff := cmp.Diff(tt.want, said(&table, tt.frame), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
+}
+
+// said is what a frame claims to one that has asked nothing.
+func said(t *table, frame []byte) Claim {
+	c, _ := t.claim(frame, &challenges{})
+	return c
+}
+
+func saidFrom(from mac, addr netip.Addr, m mark) *assertion {
+	said := newAssertion(addr, from, m, nil, 0)
+	return &said
+}
+
+func unsigned(a Announcement) *assertion {
+	return newSigner(nodeMAC, nil, nil).assertion(a)
 }
 
 func TestAnnouncement(t *testing.T) {
@@ -220,7 +235,7 @@ func TestAnnouncement(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var got []string
-		for _, frame := range announcement(nodeMAC, tt.announcement) {
+		for _, frame := range announcement(nodeMAC, tt.announcement.Addr, unsigned(tt.announcement)) {
 			got = append(got, describe(frame))
 		}
 		if got := strings.Join(got, "\n"); got != tt.want {
@@ -234,14 +249,14 @@ func TestQuestionFrame(t *testing.T) {
 		asked4: "02:00:00:00:00:0a > ff:ff:ff:ff:ff:ff ARP request 0.0.0.0 is at 02:00:00:00:00:0a, for 192.0.2.50 at 00:00:00:00:00:00",
 		asked6: "02:00:00:00:00:0a > 33:33:ff:00:00:50 NS :: > ff02::1:ff00:50 hops 255 target 2001:db8::50",
 	} {
-		if got := describe(appendQuestion(nil, nodeMAC, addr)); got != want {
+		if got := describe(appendQuestion(nil, nodeMAC, addr, 77)); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 	}
 	// Another Responder takes them for what they are.
-	table := plan([]Interface{{"eth0", 2, otherMAC, true}}, testDesired, nil)["eth0"].table
+	table := plan([]Interface{{"eth0", 2, otherMAC, true}}, testDesired, nil, nil, nil)["eth0"].table
 	for _, addr := range []netip.Addr{v4, v6} {
-		if _, claimed, reason := table.handle(appendQuestion(nil, nodeMAC, addr), nil); claimed || reason != "" {
+		if _, claimed, reason := table.handle(appendQuestion(nil, nodeMAC, addr, 77), nil); claimed || reason != "" {
 			t.Errorf("%s: claim %t, reason %s", addr, claimed, reason)
 		}
 	}
@@ -252,22 +267,22 @@ func FuzzMark(f *testing.F) {
 	f.Add(uint64(7), true, []byte{2, 0, 0, 0, 0, 1}, []byte("Hrld"))
 	f.Fuzz(func(t *testing.T, term uint64, yielding bool, sender, other []byte) {
 		want := mark{term, yielding}
-		b := appendMark(nil, want)
-		if got, ok := parseMark(append(b, other...)); !ok || got != want {
+		b := appendMark(nil, want, false)
+		if got, signed, ok := parseMark(append(b, other...)); !ok || signed || got != want {
 			t.Errorf("got %v, %t, want %v", got, ok, want)
 		}
 		if len(sender) == len(mac{}) {
 			from, a := mac(sender), Announcement{Term: term, Yielding: yielding}
 			for _, a.Addr = range []netip.Addr{v4, v6} {
-				for _, frame := range announcement(from, a) {
-					got := claim(frame)
-					if want := (Claim{Addr: a.Addr, MAC: from, Marked: true, Term: term, Yielding: yielding}); got != want {
+				for _, frame := range announcement(from, a.Addr, saidFrom(from, a.Addr, want)) {
+					got := said(&table{}, frame)
+					if want := (Claim{Addr: a.Addr, MAC: from, Marked: true, Unsigned: true, Term: term, Yielding: yielding}); got != want {
 						t.Errorf("got %v, want %v", got, want)
 					}
 				}
 			}
 		}
-		if got, ok := parseMark(other); ok && !bytes.Equal(appendMark(nil, got)[6:], other[6:markLen]) {
+		if got, signed, ok := parseMark(other); ok && !bytes.Equal(appendMark(nil, got, signed)[6:], other[6:markLen]) {
 			t.Errorf("%x is no mark, got %v", other, got)
 		}
 	})
@@ -278,10 +293,10 @@ func FuzzHandle(f *testing.F) {
 	for _, tt := range frames {
 		f.Add(tt.frame)
 	}
-	for _, frame := range slices.Concat(announcement(otherMAC, testDesired[0]), announcement(otherMAC, testDesired[1])) {
+	for _, frame := range slices.Concat(announcement(otherMAC, v4, saidFrom(otherMAC, v4, mark{7, false})), announcement(otherMAC, v6, saidFrom(otherMAC, v6, mark{7, false}))) {
 		f.Add(frame)
 	}
-	table := plan(testInterfaces, testDesired, testQuestions)["eth0"].table
+	table := plan(testInterfaces, testDesired, testQuestions, nil, nil)["eth0"].table
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		reply, claimed, reason := table.handle(frame, nil)
 		if (reason == "") != (reply != nil) {
@@ -291,7 +306,7 @@ func FuzzHandle(f *testing.F) {
 			t.Errorf("%s without a claim", reason)
 		}
 		if claimed {
-			got, ours := claim(frame), reason == Conflict
+			got, ours := said(&table, frame), reason == Conflict
 			if ours && got.Addr != v4 && got.Addr != v6 || !ours && got.Addr != asked4 && got.Addr != asked6 {
 				t.Errorf("%q: claim to %s", reason, got.Addr)
 			}
@@ -320,7 +335,7 @@ func BenchmarkReply(b *testing.B) {
 				}
 				asked := desired[n/2].Addr
 				frame := request(asked)
-				table := plan(testInterfaces, desired, nil)["eth0"].table
+				table := plan(testInterfaces, desired, nil, newKeyring([]byte("a key")), nil)["eth0"].table
 				buf := make([]byte, 0, maxReplyLen)
 				b.ReportAllocs()
 				for b.Loop() {
@@ -444,7 +459,8 @@ func describe(frame []byte) string {
 	}
 	switch m := m.(type) {
 	case *ndplib.NeighborSolicitation:
-		if len(m.Options) == 0 {
+		raw := func(o ndplib.Option) bool { _, ok := o.(*ndplib.RawOption); return ok }
+		if !slices.ContainsFunc(m.Options, func(o ndplib.Option) bool { return !raw(o) }) { // a nonce at most
 			return fmt.Sprintf("%s NS %s > %s hops %d target %s", head, source, destination, frame[21], m.TargetAddress)
 		}
 	case *ndplib.NeighborAdvertisement:
@@ -464,9 +480,11 @@ func describe(frame []byte) string {
 }
 
 // describeMark returns what the mark says that is followed by an end; other bytes say nothing.
+// A mark with a proof behind it says the same.
 func describeMark(b []byte, end string) string {
-	if len(b) != 14+len(end) || string(b[:5]) != "Hrld\x01" || string(b[14:]) != end {
+	least := 14 + len(end)
+	if len(b) < least || string(b[:5]) != "Hrld\x01" || string(b[14:least]) != end || len(b) != least && (b[5]&markSigned == 0 || len(b) != least+proofLen) {
 		return ""
 	}
-	return fmt.Sprintf(" term %d%s", binary.BigEndian.Uint64(b[6:]), [...]string{"", " yielding"}[b[5]])
+	return fmt.Sprintf(" term %d%s", binary.BigEndian.Uint64(b[6:]), [...]string{"", " yielding"}[b[5]&markYielding])
 }

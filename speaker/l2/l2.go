@@ -6,6 +6,7 @@
 package l2
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,8 +36,6 @@ type Announcement struct {
 	Round uint64
 }
 
-func (a Announcement) mark() mark { return mark{a.Term, a.Yielding} }
-
 // Question asks the LAN who has an address. It changes nothing there: no neighbour learns anything from it.
 type Question struct {
 	Addr      netip.Addr
@@ -62,11 +61,15 @@ type Claim struct {
 	Addr      netip.Addr
 	Interface string
 	MAC       [6]byte
-	// Marked: the claim is that of a Responder, with the Term and Yielding of its Announcement. It is no proof: any host
-	// of the LAN can send it.
+	// Marked: the claim is that of a Responder with one of our keys, which has just answered a question of ours, with the
+	// Term and Yielding of its Announcement. Unless it is Unsigned: then any host of the LAN can have sent it.
 	Marked   bool
+	Unsigned bool
 	Term     uint64
 	Yielding bool
+	// Recorded: one with our key has made this claim at some time. Who makes it now is unknown: the Responder asks, and
+	// another claim follows if it is answered.
+	Recorded bool
 	Time     time.Time
 }
 
@@ -90,6 +93,8 @@ type Responder struct {
 	interfaces    []Interface
 	announcements []Announcement
 	questions     []Question
+	secrets       [2][]byte // that the keys are made of
+	keys          keyring
 	log           klog.Logger
 	listening     sync.WaitGroup
 
@@ -129,6 +134,23 @@ func (r *Responder) Run(ctx context.Context) error {
 	group.Go(func() error { r.send(ctx); return nil })
 	group.Go(func() error { r.retry(ctx); return nil })
 	return group.Wait()
+}
+
+// SetKeys replaces the key that claims are signed with, and the other one that is accepted, too, while the key is changed.
+// Either may be empty. Without a key, claims are not signed, and those of others cannot be verified. It holds from the next
+// Set on.
+func (r *Responder) SetKeys(key, other []byte) {
+	r.setting.Lock()
+	defer r.setting.Unlock()
+	if bytes.Equal(r.secrets[0], key) && bytes.Equal(r.secrets[1], other) {
+		return
+	}
+	old := r.keys
+	r.secrets = [2][]byte{bytes.Clone(key), bytes.Clone(other)}
+	r.keys = newKeyring(key, other)
+	if len(old) > 0 && len(r.keys) > 0 && *old[0] == *r.keys[0] {
+		r.keys[0] = old[0] // what is signed with it need not be signed again
+	}
 }
 
 // Set replaces the addresses to answer for and those to ask about, each on the interface it names, which need not have a
@@ -225,7 +247,7 @@ func (r *Responder) reapply() error {
 // apply makes the desired set true in the order of urgency: silence, answers, announcements and requests, closing
 // and multicast groups.
 func (r *Responder) apply() error {
-	silenced, err := r.serve(plan(r.interfaces, r.announcements, r.questions))
+	silenced, err := r.serve(plan(r.interfaces, r.announcements, r.questions, r.keys, r.ports))
 	r.sendDue(time.Now()) // and not only by the other goroutine, which may have to wait for a processor
 	notify(r.wake)
 	leave(silenced)
@@ -288,6 +310,9 @@ func (r *Responder) activate() {
 		for d, next := range p.duties() {
 			r.active[d] = next
 			last, ok := before[d]
+			if !ok && !d.question {
+				p.asking.forget(d.addr) // who has answered before this node had the address may have it no more
+			}
 			switch {
 			case !ok || last.round != next.round:
 				r.schedule.start(d, next.every, now)
@@ -325,11 +350,11 @@ func (r *Responder) sendDue(now time.Time) (next time.Time, more bool) {
 	for _, d := range r.schedule.take(now) {
 		p, proto := r.ports[d.name], protocolOf(d.addr)
 		if d.question {
-			r.frame = appendQuestion(r.frame[:0], p.MAC, d.addr)
+			r.frame = appendQuestion(r.frame[:0], p.MAC, d.addr, p.asking.next(d.addr, now))
 			r.write(p.conns[proto], r.frame, &r.counters.questions[proto])
 			continue
 		}
-		for _, frame := range announcement(p.MAC, p.table.here[d.addr]) {
+		for _, frame := range announcement(p.MAC, d.addr, p.table.here[d.addr]) {
 			r.write(p.conns[proto], frame, &r.counters.announcements[proto])
 		}
 	}
@@ -375,9 +400,26 @@ func (r *Responder) answerFrame(p *port, proto protocol, c conn, frame, buf []by
 		r.counters.drop(dropped)
 		r.counters.requests[proto].Add(1)
 	}
-	if claimed && r.observe != nil {
-		heard := claim(frame)
-		heard.Interface, heard.Time = p.Name, time.Now()
+	if claimed {
+		r.hear(p, proto, c, frame, buf)
+	}
+}
+
+// hear passes a claim on, and asks whether it still holds if that is not known.
+func (r *Responder) hear(p *port, proto protocol, c conn, frame, buf []byte) {
+	heard, how := p.claim(frame)
+	r.counters.mark(how.worth)
+	if heard.Recorded {
+		sent, dropped := p.challenge(c, heard.Addr, how.asked, buf)
+		if sent {
+			r.counters.questions[proto].Add(1)
+		}
+		if dropped != "" {
+			r.counters.drop(dropped)
+		}
+	}
+	if r.observe != nil {
+		heard.Time = time.Now()
 		r.observe(heard)
 	}
 }

@@ -427,7 +427,7 @@ func TestObserve(t *testing.T) {
 			arpFrame(arplib.OperationReply, v4, host4), naFrame(v6, allNodes, false),
 			naFrame(stranger6, allNodes, false), request(v4), arpFrame(arplib.OperationReply, v4other, host4),
 			arpFrame(arplib.OperationReply, asked4, zero4), naFrame(asked6, allNodes, false),
-			announcement(otherMAC, Announcement{Addr: v4, Term: 9, Yielding: true})[0], announcement(secondMAC, testDesired[0])[0],
+			announcement(otherMAC, v4, saidFrom(otherMAC, v4, mark{9, true}))[0], announcement(secondMAC, v4, saidFrom(secondMAC, v4, mark{7, false}))[0],
 		} {
 			ask(m, "eth0", frame)
 		}
@@ -438,7 +438,7 @@ func TestObserve(t *testing.T) {
 		want := []Claim{
 			{Addr: v4, Interface: "eth0", MAC: hostMAC, Time: now}, {Addr: v6, Interface: "eth0", MAC: hostMAC, Time: now},
 			{Addr: asked4, Interface: "eth0", MAC: hostMAC, Time: now}, {Addr: asked6, Interface: "eth0", MAC: hostMAC, Time: now},
-			{Addr: v4, Interface: "eth0", MAC: otherMAC, Marked: true, Term: 9, Yielding: true, Time: now},
+			{Addr: v4, Interface: "eth0", MAC: otherMAC, Marked: true, Unsigned: true, Term: 9, Yielding: true, Time: now},
 			{Addr: asked4, Interface: "eth0", MAC: hostMAC, Time: now},
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {

@@ -12,6 +12,7 @@ type counters struct {
 	questions     [len(protocols)]atomic.Uint64
 	replies       atomic.Uint64
 	dropped       [len(reasons)]atomic.Uint64
+	marks         [len(worths)]atomic.Uint64
 	addresses     atomic.Int64
 }
 
@@ -24,6 +25,15 @@ func (c *counters) drop(reason Reason) {
 	}
 }
 
+// mark counts a claim by what its mark is worth; one without a mark is not counted.
+func (c *counters) mark(worth Worth) {
+	for i := range worths {
+		if worths[i] == worth {
+			c.marks[i].Add(1)
+		}
+	}
+}
+
 var (
 	requestsDesc = prometheus.NewDesc("herald_l2_requests_total",
 		"ARP requests (arp) and neighbour solicitations (ndp) that passed the kernel's filter.", []string{"protocol"}, nil)
@@ -31,6 +41,8 @@ var (
 		"ARP replies and solicited neighbour advertisements sent.", nil, nil)
 	droppedDesc = prometheus.NewDesc("herald_l2_dropped_total",
 		"Frames that passed the kernel's filter and were not answered, or could not be sent, by reason.", []string{"reason"}, nil)
+	marksDesc = prometheus.NewDesc("herald_l2_marks_total",
+		"Claims to addresses here that bear the mark of a speaker, by what it is worth.", []string{"worth"}, nil)
 	announcementsDesc = prometheus.NewDesc("herald_l2_announcements_total",
 		"Gratuitous ARP frames (arp) and unsolicited neighbour advertisements (ndp) sent.", []string{"protocol"}, nil)
 	questionsDesc = prometheus.NewDesc("herald_l2_questions_total",
@@ -41,7 +53,7 @@ var (
 
 // Describe is of prometheus.Collector.
 func (r *Responder) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, repliesDesc, droppedDesc, announcementsDesc, questionsDesc, addressesDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, repliesDesc, droppedDesc, marksDesc, announcementsDesc, questionsDesc, addressesDesc} {
 		descs <- d
 	}
 }
@@ -58,6 +70,9 @@ func (r *Responder) Collect(metrics chan<- prometheus.Metric) {
 	}
 	for i, reason := range reasons {
 		count(droppedDesc, &r.counters.dropped[i], string(reason))
+	}
+	for i, worth := range worths {
+		count(marksDesc, &r.counters.marks[i], string(worth))
 	}
 	count(repliesDesc, &r.counters.replies)
 	metrics <- prometheus.MustNewConstMetric(addressesDesc, prometheus.GaugeValue, float64(r.counters.addresses.Load()))
