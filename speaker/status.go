@@ -36,6 +36,8 @@ const (
 	// staleFor is how long a version of an object that is older than what we wrote is taken to be on its way. An API server that
 	// was restored from a backup has older versions for good.
 	staleFor = 5 * time.Second
+	// countersDelay is the least time between two writes of the Speaker that change nothing but counters.
+	countersDelay = 10 * time.Second
 	// noDelay is how long nobody has to announce an address before that is said.
 	noDelay    = 2 * time.Second
 	retryFirst = 50 * time.Millisecond
@@ -57,6 +59,7 @@ type statusWriter struct {
 	decision *Decision
 	said     v1alpha1.SpeakerStatus
 	speaker  *v1alpha1.Speaker // as we wrote it, or as it has been changed since
+	counted  time.Time         // when the Speaker was last written
 	words    map[string]stated // by the name of the VirtualIP; "" is the Speaker
 	waiting  map[string]bool   // names of what is to be said when the Lease is held again
 }
@@ -382,7 +385,7 @@ func (v Verdict) message(node string) string {
 
 func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	w.mu.Lock()
-	said, speaker := w.said, w.speaker
+	said, speaker, counted := w.said, w.speaker, w.counted
 	decided := w.decision != nil
 	w.mu.Unlock()
 	if !decided {
@@ -400,6 +403,11 @@ func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 		w.keep(speaker)
 		return nil
 	}
+	if rest := time.Until(counted.Add(countersDelay)); rest > 0 && countersAlone(&speaker.Status, &desired.Status) {
+		w.keep(speaker)
+		w.queue.AddAfter("", rest)
+		return nil
+	}
 	words, err := json.Marshal(said)
 	if err != nil {
 		return fmt.Errorf("writing the status of Speaker %s: %w", w.Node, err)
@@ -415,7 +423,27 @@ func (w *statusWriter) writeSpeaker(ctx context.Context, _ string) error {
 	}
 	w.state("", role{}, text, false, written.ResourceVersion)
 	w.keep(written)
+	w.mu.Lock()
+	w.counted = time.Now()
+	w.mu.Unlock()
 	return nil
+}
+
+// countersAlone reports whether two statuses of a Speaker differ in counters only: of addresses and of routes.
+func countersAlone(before, after *v1alpha1.SpeakerStatus) bool {
+	if before.Announcing == nil || after.Announcing == nil {
+		return false // one of them is not known
+	}
+	plain := func(s *v1alpha1.SpeakerStatus) *v1alpha1.SpeakerStatus {
+		s = s.DeepCopy()
+		s.Announcing = nil
+		for i := range s.BGP {
+			session := &s.BGP[i]
+			session.Advertised, session.AdvertisedIPv4, session.AdvertisedIPv6, session.Refused = 0, 0, 0, 0
+		}
+		return s
+	}
+	return equality.Semantic.DeepEqual(plain(before), plain(after))
 }
 
 // saying is the Speaker with the status that this speaker gives it.

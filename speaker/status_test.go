@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -121,5 +122,30 @@ func BenchmarkDecide(b *testing.B) {
 				h.s.Before = Decide(h.s)
 			}
 		})
+	}
+}
+
+func TestCountersAlone(t *testing.T) {
+	one, two := int32(1), int32(2)
+	before := v1alpha1.SpeakerStatus{Announcing: &one, BGP: []v1alpha1.SpeakerBGPSession{{Peer: "tor", State: "Established", Advertised: 1, AdvertisedIPv4: 1}}}
+	for name, c := range map[string]struct {
+		edit func(*v1alpha1.SpeakerStatus)
+		want bool
+	}{
+		"addresses":    {func(s *v1alpha1.SpeakerStatus) { s.Announcing = &two }, true},
+		"routes":       {func(s *v1alpha1.SpeakerStatus) { s.BGP[0].Advertised, s.BGP[0].AdvertisedIPv6 = 2, 1 }, true},
+		"refusals":     {func(s *v1alpha1.SpeakerStatus) { s.BGP[0].Refused = 7 }, true},
+		"not known":    {func(s *v1alpha1.SpeakerStatus) { s.Announcing = nil }, false},
+		"a session":    {func(s *v1alpha1.SpeakerStatus) { s.BGP[0].State = "Active" }, false},
+		"an interface": {func(s *v1alpha1.SpeakerStatus) { s.Interfaces = []v1alpha1.SpeakerInterface{{Name: "eth0"}} }, false},
+		"a condition": {func(s *v1alpha1.SpeakerStatus) {
+			s.Announcing, s.Conditions = &two, []metav1.Condition{{Type: v1alpha1.ConditionReady}}
+		}, false},
+	} {
+		after := *before.DeepCopy()
+		c.edit(&after)
+		if got := countersAlone(&before, &after); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }
