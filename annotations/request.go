@@ -24,12 +24,18 @@ type Request struct {
 	IPMode corev1.LoadBalancerIPMode
 }
 
+// maxName is how long a name or a key may be: as long as that of an object.
+const maxName = 253
+
 // Parse reads the annotations and the deprecated field loadBalancerIP of a
 // Service. The refusal, if any, names the annotation, its value and what would
 // be right.
 func Parse(service *corev1.Service) (Request, *v1alpha1.Refusal) {
 	var request Request
-	all := say(service.Annotations)
+	all, refusal := say(service.Annotations)
+	if refusal != nil {
+		return request, refusal
+	}
 	if service.Spec.LoadBalancerIP != "" {
 		all[Addresses] = append(all[Addresses], said{"spec.loadBalancerIP", service.Spec.LoadBalancerIP})
 	}
@@ -64,14 +70,14 @@ func agreed(all []said, allowed []string) (string, *v1alpha1.Refusal) {
 		return "", nil
 	}
 	for _, s := range all {
-		if s.value == "" {
-			return "", v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s is empty: give it a value or remove it", s.by)
-		}
 		if allowed != nil && !slices.Contains(allowed, s.value) {
-			return "", v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s is %q: want %s", s.by, s.value, strings.Join(allowed, " or "))
+			return "", v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s is %q: want %s", s.by, s.quoted(), strings.Join(allowed, " or "))
+		}
+		if len(s.value) > maxName {
+			return "", v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s has %d characters, %q: want %d at most", s.by, len(s.value), s.quoted(), maxName)
 		}
 		if s.value != all[0].value {
-			return "", v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%s says %q and %s says %q: remove one, or make them agree", all[0].by, all[0].value, s.by, s.value)
+			return "", v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%s says %q and %s says %q: remove one, or make them agree", all[0].by, all[0].quoted(), s.by, s.quoted())
 		}
 	}
 	return all[0].value, nil
@@ -93,7 +99,7 @@ func parseAddresses(all []said) ([]netip.Addr, *v1alpha1.Refusal) {
 			continue
 		}
 		if !slices.Equal(first, addresses) {
-			return nil, v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%s says %q and %s says %q: remove one, or make them agree", all[0].by, all[0].value, s.by, s.value)
+			return nil, v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%s says %q and %s says %q: remove one, or make them agree", all[0].by, all[0].quoted(), s.by, s.quoted())
 		}
 	}
 	return first, nil
@@ -105,7 +111,7 @@ func parseAddressList(s said) ([]netip.Addr, *v1alpha1.Refusal) {
 		field = strings.TrimSpace(field)
 		addr, err := netip.ParseAddr(field)
 		if err != nil || addr.Zone() != "" || addr.Is4In6() {
-			return nil, v1alpha1.Refuse(v1alpha1.InvalidAddress, "%s has %q, which is not an IP address: want one such as 203.0.113.17 or 2001:db8::17, or one of each family separated by a comma", s.by, field)
+			return nil, v1alpha1.Refuse(v1alpha1.InvalidAddress, "%s has %q, which is not an IP address: want one such as 203.0.113.17 or 2001:db8::17, or one of each family separated by a comma", s.by, v1alpha1.Quoted(field))
 		}
 		for _, other := range addresses {
 			if other.Is4() == addr.Is4() {

@@ -65,6 +65,17 @@ func TestParse(t *testing.T) {
 		{"ours and an alias agree", texts{Pool: "public", "metallb.io/address-pool": "public"}, "", Request{Pool: "public"}},
 		{"an alias that says nothing leaves ours", texts{Scope: "External", "service.beta.kubernetes.io/azure-load-balancer-internal": "false"}, "", Request{}},
 		{"ours and a cloud agree on internal", texts{Scope: "Internal", "networking.gke.io/load-balancer-type": "Internal"}, "", Request{Internal: true}},
+		{"annotations that a template left empty", texts{Addresses: "", Pool: " ", Share: "", Scope: "", IPMode: "\n",
+			"metallb.universe.tf/loadBalancerIPs": "", "metallb.universe.tf/address-pool": "", "metallb.universe.tf/allow-shared-ip": "",
+			"service.kubernetes.io/qcloud-loadbalancer-internal-subnetid": ""}, "", Request{}},
+		{"an empty alias beside one with a value", texts{"kube-vip.io/loadbalancerIPs": "", "lbipam.cilium.io/ips": "203.0.113.17"}, "", Request{Addresses: addrs("203.0.113.17")}},
+		{"an empty one of ours beside an alias", texts{Pool: "", "metallb.io/address-pool": "public"}, "", Request{Pool: "public"}},
+		{"what AWS documented before true", texts{"service.beta.kubernetes.io/aws-load-balancer-internal": "0.0.0.0/0"}, "", Request{Internal: true}},
+		{"not internal in AWS", texts{"service.beta.kubernetes.io/aws-load-balancer-internal": "false"}, "", Request{}},
+		{"internal at IBM", texts{"service.kubernetes.io/ibm-load-balancer-cloud-provider-ip-type": "private"}, "", Request{Internal: true}},
+		{"internal at Alibaba", texts{"service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type": "intranet"}, "", Request{Internal: true}},
+		{"public at Alibaba", texts{"service.beta.kubernetes.io/alibaba-cloud-loadbalancer-address-type": "internet"}, "", Request{}},
+		{"internal at Oracle", texts{"service.beta.kubernetes.io/oci-load-balancer-internal": "true"}, "", Request{Internal: true}},
 		{"a subnet of Tencent, whichever", texts{"service.kubernetes.io/qcloud-loadbalancer-internal-subnetid": "subnet-1"}, "", Request{Internal: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -89,7 +100,6 @@ func TestParseRefuses(t *testing.T) {
 		named       []string
 	}{
 		{"no address", texts{Addresses: "web"}, "", v1alpha1.InvalidAddress, []string{Addresses, `"web"`}},
-		{"empty", texts{Addresses: ""}, "", v1alpha1.InvalidAddress, []string{Addresses, `""`}},
 		{"a comma too many", texts{Addresses: "203.0.113.17,"}, "", v1alpha1.InvalidAddress, []string{Addresses, `""`}},
 		{"a prefix", texts{Addresses: "203.0.113.0/24"}, "", v1alpha1.InvalidAddress, []string{Addresses, `"203.0.113.0/24"`}},
 		{"leading zeros", texts{Addresses: "203.0.113.017"}, "", v1alpha1.InvalidAddress, []string{Addresses}},
@@ -107,17 +117,21 @@ func TestParseRefuses(t *testing.T) {
 		{"one asks for less", texts{Addresses: "203.0.113.17,2001:db8::17", "purelb.io/addresses": "203.0.113.17"}, "",
 			v1alpha1.ConflictingRequests, []string{Addresses, "purelb.io/addresses"}},
 
-		{"pool empty", texts{Pool: " "}, "", v1alpha1.InvalidAnnotation, []string{Pool}},
-		{"alias of pool empty", texts{"purelb.io/service-group": ""}, "", v1alpha1.InvalidAnnotation, []string{"purelb.io/service-group"}},
+		{"a key too long", texts{Share: strings.Repeat("x", 200_000)}, "", v1alpha1.InvalidAnnotation, []string{Share, "200000"}},
+		{"a pool too long", texts{"metallb.io/address-pool": strings.Repeat("x", 254)}, "", v1alpha1.InvalidAnnotation, []string{"metallb.io/address-pool", "254"}},
+		{"an address too long", texts{Addresses: strings.Repeat("1", 200_000)}, "", v1alpha1.InvalidAddress, []string{Addresses}},
+		{"a scope too long", texts{Scope: strings.Repeat("x", 200_000)}, "", v1alpha1.InvalidAnnotation, []string{Scope}},
+		{"a cloud's word that nobody documents", texts{"networking.gke.io/load-balancer-type": "private"}, "", v1alpha1.InvalidAnnotation,
+			[]string{"networking.gke.io/load-balancer-type", `"private"`, "internal", "external"}},
+		{"neither true nor false", texts{"service.beta.kubernetes.io/azure-load-balancer-internal": "maybe"}, "", v1alpha1.InvalidAnnotation,
+			[]string{"service.beta.kubernetes.io/azure-load-balancer-internal", `"maybe"`}},
 		{"pools differ", texts{Pool: "a", "metallb.io/address-pool": "b"}, "", v1alpha1.ConflictingRequests, []string{Pool, "metallb.io/address-pool", `"a"`, `"b"`}},
-		{"share empty", texts{Share: ""}, "", v1alpha1.InvalidAnnotation, []string{Share}},
 		{"shares differ", texts{"metallb.io/allow-shared-ip": "a", "lbipam.cilium.io/sharing-key": "b"}, "",
 			v1alpha1.ConflictingRequests, []string{"metallb.io/allow-shared-ip", "lbipam.cilium.io/sharing-key"}},
 		{"scope of another case", texts{Scope: "internal"}, "", v1alpha1.InvalidAnnotation, []string{Scope, `"internal"`, "External or Internal"}},
 		{"scope and cloud differ", texts{Scope: "External", "service.beta.kubernetes.io/aws-load-balancer-internal": "true"}, "",
 			v1alpha1.ConflictingRequests, []string{Scope, "service.beta.kubernetes.io/aws-load-balancer-internal"}},
 		{"unknown mode", texts{IPMode: "vip"}, "", v1alpha1.InvalidAnnotation, []string{IPMode, `"vip"`, "VIP or Proxy"}},
-		{"mode empty", texts{IPMode: ""}, "", v1alpha1.InvalidAnnotation, []string{IPMode}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, refusal := Parse(service(c.annotations, c.ip))
@@ -158,15 +172,21 @@ func TestEveryAliasSaysWhatItStandsFor(t *testing.T) {
 			values := []string{own.value}
 			switch {
 			case alias.Any:
-				values = []string{"x", "true", ""}
+				values = []string{"x", "true", "false"}
 			case alias.When != nil:
 				values = nil
 				for _, value := range alias.When {
 					values = append(values, value, strings.ToUpper(value), " "+value+" ")
 				}
+				for _, value := range append(alias.Unless, "") {
+					got, refusal := Parse(service(texts{alias.Name: value}, ""))
+					if diff := diff(Request{}, got); diff != "" || refusal != nil {
+						t.Errorf("a value that says nothing, %q: %v\n%s", value, refusal, diff)
+					}
+				}
 				got, refusal := Parse(service(texts{alias.Name: "something-else"}, ""))
-				if diff := diff(Request{}, got); diff != "" || refusal != nil {
-					t.Errorf("a value that says nothing: %v\n%s", refusal, diff)
+				if !got.Internal && (refusal == nil || !strings.Contains(refusal.Message, alias.Name)) {
+					t.Errorf("a value that nobody documents: %+v, %v", got, refusal)
 				}
 			}
 			for _, value := range values {
@@ -281,7 +301,7 @@ func FuzzParse(f *testing.F) {
 			for name := range set {
 				named = named || strings.Contains(refusal.Message, name)
 			}
-			if refusal.Reason == "" || !named {
+			if refusal.Reason == "" || !named || len(refusal.Message) > v1alpha1.MaxMessage {
 				t.Errorf("%v, %q: refused for %q %q, which names no annotation", set, ip, refusal.Reason, refusal.Message)
 			}
 		}

@@ -25,7 +25,7 @@ func SourceRanges(service *corev1.Service) ([]netip.Prefix, *v1alpha1.Refusal) {
 	for _, field := range ranges {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(field))
 		if err != nil {
-			return nil, v1alpha1.Refuse(v1alpha1.InvalidSourceRange, "%s has %q: want a prefix such as 198.51.100.0/24 or 2001:db8::/32", by, field)
+			return nil, v1alpha1.Refuse(v1alpha1.InvalidSourceRange, "%s has %q: want a prefix such as 198.51.100.0/24 or 2001:db8::/32", by, v1alpha1.Quoted(field))
 		}
 		prefixes = append(prefixes, prefix)
 	}

@@ -45,6 +45,9 @@ func (a *Allocator) plan(r *Request) (Assignment, *Refusal) {
 	if no := r.validate(); no != nil {
 		return Assignment{}, no
 	}
+	if no := a.contradicts(r); no != nil {
+		return Assignment{}, no
+	}
 	var c choice
 	for _, addr := range r.Addresses {
 		if no := a.check(r, addr); no != nil {

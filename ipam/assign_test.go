@@ -69,6 +69,13 @@ func TestAssign(t *testing.T) {
 		{"selectors", []Pool{picky, two}, nil, Request{Families: v4, Labels: map[string]string{"tier": "web"}}, "10.0.7.1 of picky; added 10.0.7.1"},
 		{"what is left of a pool with gaps", []Pool{gaps}, nil, Request{Families: v4}, "10.0.10.1 of gaps; added 10.0.10.1"},
 		{"a pool by name", []Pool{one, manual}, nil, Request{Families: v4, Pool: "manual"}, "10.0.5.1 of manual; added 10.0.5.1"},
+		{"internal, and a pool that is not", []Pool{one, inside}, nil, Request{Families: v4, Internal: true, Pool: "one"},
+			"ConflictingRequests: The Service asks for an internal load balancer and for pool one, whose scope is External: " +
+				"remove the request for an internal load balancer, or ask for a pool of scope Internal."},
+		{"internal, and an address that is not", []Pool{one, inside}, nil, Request{Families: v4, Internal: true, Addresses: addrs("10.0.0.1")},
+			"ConflictingRequests: The Service asks for an internal load balancer and for address 10.0.0.1 of pool one, whose scope is External: " +
+				"remove the request for an internal load balancer, or ask for a pool of scope Internal."},
+		{"internal, and an internal address", []Pool{one, inside}, nil, Request{Families: v4, Internal: true, Addresses: addrs("10.0.6.1")}, "10.0.6.1 of inside; added 10.0.6.1"},
 		{"an internal pool by name", []Pool{one, inside}, nil, Request{Families: v4, Pool: "inside"}, "10.0.6.1 of inside; added 10.0.6.1"},
 		{"no pool", nil, nil, Request{Families: v4}, "NoPool: There is no address pool: create one."},
 		{"no pool of the name", []Pool{one}, nil, Request{Families: v4, Pool: "tow"}, "UnknownPool: There is no pool tow: create it, or ask for another one."},

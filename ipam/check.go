@@ -16,7 +16,32 @@ func (a *Allocator) Check(r *Request, addr netip.Addr) *Refusal {
 	if !plain(addr) {
 		return refuse(InvalidRequest, "%q is not a plain address: write it like 203.0.113.10 or 2001:db8::10.", addr).at(addr, "")
 	}
+	if no := a.contradicts(r); no != nil {
+		return no
+	}
 	return a.check(r, addr)
+}
+
+// contradicts refuses a Service that asks for an internal load balancer and
+// names a pool or an address that is not: whichever is meant, it must not be
+// reachable from outside by mistake.
+func (a *Allocator) contradicts(r *Request) *Refusal {
+	if !r.Internal {
+		return nil
+	}
+	const remedy = "remove the request for an internal load balancer, or ask for a pool of scope Internal."
+	if p := a.pools[r.Pool]; p != nil && !p.Internal {
+		no := refuse(ConflictingRequests, "The Service asks for an internal load balancer and for pool %s, whose scope is External: "+remedy, p.Name)
+		no.Pool = p.Name
+		return no
+	}
+	for _, addr := range r.Addresses {
+		if place := a.find(addr); place != nil && !place.pool.Internal {
+			return refuse(ConflictingRequests, "The Service asks for an internal load balancer and for address %s of pool %s, whose scope is External: "+remedy,
+				addr, place.pool.Name).at(addr, place.pool.Name)
+		}
+	}
+	return nil
 }
 
 func (a *Allocator) check(r *Request, addr netip.Addr) *Refusal {

@@ -34,6 +34,9 @@ const (
 
 	AddressConflict Reason = "AddressConflict" // a host that is none of ours uses it
 
+	// The Service asks for two things that exclude each other.
+	ConflictingRequests Reason = "ConflictingRequests" // an internal load balancer, and a pool or an address of scope External
+
 	// A held address is not right any more.
 	NotRequested Reason = "NotRequested" // the Service asks for another one
 	OtherScope   Reason = "OtherScope"   // the Service was turned internal or external

@@ -15,9 +15,9 @@ type Refusal struct {
 	Message string
 }
 
-// Refuse returns a Refusal with a formatted message.
+// Refuse returns a Refusal with a formatted message, of at most MaxMessage bytes.
 func Refuse(reason Reason, format string, args ...any) *Refusal {
-	return &Refusal{Reason: reason, Message: fmt.Sprintf(format, args...)}
+	return &Refusal{Reason: reason, Message: Cut(fmt.Sprintf(format, args...), MaxMessage)}
 }
 
 // Error is the message alone: the reason stands beside it wherever it is shown.

@@ -280,6 +280,7 @@ func isReady(service *corev1.Service) bool {
 // write brings the verdict into the Service's status, and tells it as an event
 // when it is news. first says that there was none before.
 func (c *Controller) write(ctx context.Context, service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict, first bool) error {
+	v.message = v1alpha1.Cut(v.message, v1alpha1.MaxMessage)
 	desired, changed := served(service, status, v, metav1.Now())
 	if !changed {
 		return nil

@@ -81,14 +81,8 @@ func (v verdict) condition(now metav1.Time) metav1.Condition {
 	return condition
 }
 
-// cut shortens a message to what a condition may have.
-func cut(message string) string {
-	const most = 4096
-	if len(message) <= most {
-		return message
-	}
-	return strings.ToValidUTF8(message[:most-3], "") + "..."
-}
+// cut shortens a message to what a condition and an event may have.
+func cut(message string) string { return v1alpha1.Cut(message, v1alpha1.MaxMessage) }
 
 // served returns the Service with the verdict, and with the load balancer's
 // status unless that is nil, which leaves it as it is. changed says whether

@@ -25,14 +25,19 @@ func annotationsPage() (string, error) {
 		case a.Any:
 			means = code(a.Means) + ", whatever the value"
 		case a.When != nil:
-			means = code(a.Means) + " when the value is " + code(strings.Join(a.When, "` or `"))
+			means = code(a.Means) + " when the value is " + code(strings.Join(a.When, "` or `")) +
+				", nothing when it is " + code(strings.Join(a.Unless, "` or `"))
+			if a.Else {
+				means += "; any other value means " + code(a.Means) + " too"
+			}
 		}
 		aliases = append(aliases, []string{code(a.Name), a.Owner, code(a.Of), means})
 	}
 	return "# Annotations of a Service\n\n" +
 		table([]string{"Annotation", "Value", "Without it", "What it does"}, own) +
 		"\n## Annotations of other providers\n\nThese say the same as one of Herald's, so that manifests written for others keep working. " +
-		"Two that disagree are an error that names both.\n\n" +
+		"Two that disagree are an error that names both. An annotation with an empty value says nothing. What clouds call internal is documented; any other value is refused. " +
+		"Annotations of clouds and other providers that are not listed here do nothing on bare metal, and are named in an event.\n\n" +
 		table([]string{"Annotation", "Of", "Read as", "Meaning"}, aliases) +
 		"\n## Load balancers in AWS\n\nEach name follows `" + settings.Prefix + "`. A value that is not allowed is refused before anything is changed in AWS; " +
 		"an annotation that says nothing for the type of load balancer is named in an event.\n\n" +

@@ -80,6 +80,8 @@ type Provider struct {
 	vigil  vigil
 	// waiting are Services that lack an address, with the reason.
 	waiting map[ipam.Key]*v1alpha1.Refusal
+	// ignored are sentences about annotations that do nothing, told of Services.
+	ignored map[ipam.Key][]string
 	// poolObjects and problems are the AddressPools by name.
 	poolObjects    map[string]*v1alpha1.AddressPool
 	poolProblems   map[string][]problem
@@ -125,6 +127,7 @@ func New(options Options) (*Provider, error) {
 		pending:         map[netip.Addr]pendingWord{},
 		poolWrites:      map[string]time.Time{},
 		waiting:         map[ipam.Key]*v1alpha1.Refusal{},
+		ignored:         map[ipam.Key][]string{},
 		peerWatches:     map[string]peerWatch{},
 		wake:            func(types.NamespacedName) {},
 	}
@@ -188,8 +191,12 @@ var busy = api.NewRetryError("others keep writing the VirtualIP", 100*time.Milli
 // Service cannot be served as it is, or not now; it is woken when that may
 // have changed. The status beside a refusal has what it holds all the same.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	p.tellIgnored(service)
 	for range attempts {
 		status, err := p.ensure(ctx, service)
+		if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
+			err = withIgnored(service, refusal)
+		}
 		if !errors.Is(err, errStale) {
 			return status, err
 		}
@@ -380,6 +387,7 @@ func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, serv
 func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	p.mu.Lock()
 	delete(p.waiting, key)
+	delete(p.ignored, key)
 	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
 	writes := p.planReleases(key, held, nil)
@@ -524,10 +532,11 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 		return false, "", ""
 	}
 	message = "Assigned " + strings.Join(given, " and ") + "."
+	reason = v1alpha1.AddressAssigned
 	if refusal := p.waiting[request.Key]; refusal != nil {
-		return true, v1alpha1.AddressPartial, message + " " + refusal.Message
+		reason, message = v1alpha1.AddressPartial, message+" "+refusal.Message
 	}
-	return true, v1alpha1.AddressAssigned, message
+	return true, reason, strings.Join(append([]string{message}, annotations.Ignored(service)...), " ")
 }
 
 // servedAt are the VirtualIPs of a Service, without those that are not there

@@ -2,6 +2,7 @@ package baremetal
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -456,5 +457,71 @@ func TestFailuresOfTheAPIServer(t *testing.T) {
 		w.untilVIPs()
 		w.create(lb("api", annotated(annotations.Addresses, "203.0.113.17")))
 		w.untilService("api", "203.0.113.17 AddressAssigned")
+	})
+}
+
+// An annotation that does nothing is named in one event, whoever looks at the
+// Service, and for as long as it stands in the condition.
+func TestIgnoredAnnotationsAreToldOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		_, stop := w.controller()
+		w.create(lb("web", annotated("heraldlb.io/adresses", "203.0.113.18"), annotated("service.kubernetes.io/loadbalance-type", "classic")))
+		w.untilIgnored("web", 2)
+		for _, words := range []string{"heraldlb.io/adresses", "service.kubernetes.io/loadbalance-type"} {
+			if message := w.ready("web").Message; !strings.Contains(message, words) {
+				w.Errorf("%q does not name %s", message, words)
+			}
+		}
+		// A Service that is refused.
+		w.create(lb("api", annotated("heraldlb.io/adresses", "x"), annotated(annotations.Addresses, "192.0.2.1")))
+		w.untilIgnored("api", 1)
+		w.untilService("api", "OutsidePools")
+		if message := w.ready("api").Message; !strings.Contains(message, "heraldlb.io/adresses") {
+			w.Errorf("%q does not name it", message)
+		}
+		stop()
+		before := len(w.events.all())
+		w.controller()
+		w.edit("web", func(s *corev1.Service) { s.Labels = set{"a": "b"} })
+		w.rest()
+		if all := w.events.all(); len(all) > before {
+			w.Errorf("told again: %q", all[before:])
+		}
+		w.edit("web", annotated("heraldlb.io/poool", "public"))
+		w.untilIgnored("web", 3)
+	})
+}
+
+// untilIgnored waits until that many annotations of a Service were told of.
+func (w *world) untilIgnored(service string, count int) {
+	w.Helper()
+	w.until("annotations of "+service+" that are told", strconv.Itoa(count), func() string {
+		return strconv.Itoa(strings.Count(w.events.of(service), string(v1alpha1.AnnotationIgnored)))
+	})
+	w.rest()
+}
+
+func TestMessagesAreBounded(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pool("public", nil, "203.0.113.16/30")
+		w.controller()
+		huge := strings.Repeat("x", 100_000)
+		for i, name := range []string{annotations.Addresses, annotations.Pool, annotations.Share, annotations.Scope, annotations.IPMode, "metallb.io/loadBalancerIPs"} {
+			service := fmt.Sprintf("web-%d", i)
+			w.create(lb(service, annotated(name, huge)))
+			w.until(service+" is refused", "true", func() string { return strconv.FormatBool(hasVerdict(w.get(service))) })
+			if c := w.ready(service); c.Status == metav1.ConditionTrue || len(c.Message) > v1alpha1.MaxMessage || !strings.Contains(c.Message, name) {
+				w.Errorf("%s: %s, %d bytes: %.200s", name, c.Status, len(c.Message), c.Message)
+			}
+		}
+		for _, event := range w.events.all() {
+			if len(event) > v1alpha1.MaxMessage+200 {
+				w.Errorf("an event of %d bytes: %.200s", len(event), event)
+			}
+		}
+		for _, vip := range w.vips() {
+			w.Errorf("an address was given: %s", vip)
+		}
 	})
 }

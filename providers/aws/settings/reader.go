@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/heraldlb/herald/annotations"
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
 
@@ -48,12 +49,15 @@ func read(service *corev1.Service, kind Kind) (*reader, *v1alpha1.Refusal) {
 		case declared == nil:
 			r.ignore("%s says nothing for a %s.", full, kind.Title())
 		case !declared.Values.good(value):
-			return nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s is %q: want %s", full, value, declared.Values.Text)
+			return nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s is %q: want %s", full, v1alpha1.Quoted(value), declared.Values.Text)
 		default:
 			r.values[name] = value
 		}
 	}
 	r.checkType(kind)
+	if unknown := annotations.Unknown(service); len(unknown) > 0 {
+		r.ignored = append(r.ignored, annotations.UnknownSentence(unknown))
+	}
 	return r, nil
 }
 
