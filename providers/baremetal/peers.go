@@ -26,7 +26,7 @@ func (s *scene) peers(l2 *v1alpha1.L2Placement) []v1alpha1.L2Peer {
 
 // signed reports whether the speakers of all candidates sign what they say.
 func (s *scene) signed(l2 *v1alpha1.L2Placement) bool {
-	return !slices.ContainsFunc(l2.Candidates, func(name string) bool {
+	return len(l2.Candidates) > 0 && !slices.ContainsFunc(l2.Candidates, func(name string) bool {
 		speaker := s.speaker(name)
 		return speaker == nil || !speaker.Status.SignsMarks
 	})

@@ -132,3 +132,21 @@ func TestPeersFollowTheSpeakers(t *testing.T) {
 		}
 	})
 }
+
+// Unsigned marks count until all candidates sign.
+func TestMarksAreSignedWhenAllCandidatesSign(t *testing.T) {
+	t.Parallel()
+	signs := map[string]bool{"new": true, "newer": true, "old": false}
+	s := &scene{speaker: func(node string) *v1alpha1.Speaker {
+		sign, known := signs[node]
+		if !known {
+			return nil
+		}
+		return &v1alpha1.Speaker{Status: v1alpha1.SpeakerStatus{SignsMarks: sign}}
+	}}
+	for candidates, want := range map[string]bool{"new newer": true, "new": true, "new old": false, "old": false, "new unknown": false, "": false} {
+		if got := s.signed(&v1alpha1.L2Placement{Candidates: strings.Fields(candidates)}); got != want {
+			t.Errorf("%q: signed %t, want %t", candidates, got, want)
+		}
+	}
+}
