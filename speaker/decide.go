@@ -78,6 +78,8 @@ type Decision struct {
 	// Sessions with other speakers, and Targets to ask for their health, sorted.
 	Sessions []bfd.Session
 	Targets  []health.Target
+	// Failures are what the responder has refused, and until when it is not tried again.
+	Failures []Failure
 	// Interfaces are those for the Speaker's status. Shared are addresses that are, or were, on several interfaces at once.
 	Interfaces []v1alpha1.SpeakerInterface
 	Shared     []netip.Addr
@@ -187,6 +189,7 @@ func Decide(s Snapshot) *Decision {
 	}
 	c := &course{Snapshot: s, Decision: d, lans: lanInterfaces(s.Links), dark: withoutCarrier(s.Links), targets: map[health.Target]bool{}, sessions: map[bfd.Path]bool{}, refusals: map[bfd.Path]bool{}, tells: map[tale]bool{}, offers: map[string]*offer{}}
 	c.ipvs = slices.ContainsFunc(s.Links, func(l link.Link) bool { return l.Name == ipvsLink })
+	c.recall()
 	c.near = c.homes()
 	c.Interfaces = c.reported()
 	c.unfit()
@@ -346,11 +349,13 @@ func (c *course) act(vip *v1alpha1.VirtualIP, addr netip.Addr, p *place, v *view
 		verdict.Why = p.notServed
 	case verdict.Reason == v1alpha1.NoInterface:
 		verdict.Why = p.dark
+	case verdict.Reason == v1alpha1.AnnounceFailed:
+		verdict.Why = p.failed
 	}
 	// Another candidate that sees a foreign host knows more than one that cannot serve.
 	outdone := v.unfit != "" && meta.IsStatusConditionTrue(vip.Status.Conditions, v1alpha1.ConditionConflict)
 	verdict.Tells = (role.Phase == Idle || role.Phase == Blocked) && v.turn && !outdone &&
-		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface) && (v.owner == "" || v.owner == c.Node))
+		(v.quarantined || v.listed && (v.bar == "" || v.bar == v1alpha1.NoInterface || v.bar == v1alpha1.AnnounceFailed) && (v.owner == "" || v.owner == c.Node))
 	c.Verdicts[vip.Name] = verdict
 	switch role.Phase {
 	case Owning:
@@ -394,6 +399,8 @@ type place struct {
 	// none: there is no interface to announce the address on. dark names those that lack nothing but a carrier.
 	none bool
 	dark string
+	// failed says why the responder has refused the address on each of its interfaces.
+	failed string
 }
 
 // peer is another candidate.
@@ -426,6 +433,7 @@ func (c *course) place(vip *v1alpha1.VirtualIP, addr netip.Addr) *place {
 	}
 	p.interfaces = lan.Choose(addr, spec.Interfaces, c.InternalIPs, among)
 	c.carrying(p)
+	c.working(p, addr)
 	own, on := c.reached(spec.Peers)
 	for rank, node := range spec.Candidates {
 		if node == c.Node {
@@ -607,6 +615,8 @@ func bar(vip *v1alpha1.VirtualIP, p *place) v1alpha1.Reason {
 		return v1alpha1.Unclaimed
 	case vip.Spec.L2 == nil:
 		return v1alpha1.NotAnnouncedByL2
+	case p.failed != "":
+		return v1alpha1.AnnounceFailed
 	case p.none:
 		return v1alpha1.NoInterface
 	}

@@ -514,8 +514,14 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 	before := snapshot.Before
 	// What is to fall silent, and what is to be answered, comes first.
 	s.Responder.SetKeys(snapshot.MarkKeys[0], snapshot.MarkKeys[1])
-	if err := s.Responder.Set(interfaces(snapshot.Links), decision.L2, decision.Questions); err != nil {
-		logger.Error(err, "Not everything can be announced")
+	err := s.Responder.Set(interfaces(snapshot.Links), decision.L2, decision.Questions)
+	failed := decision.fail(err, snapshot.Now)
+	if err != nil {
+		refused := l2.Refused(err)
+		if len(refused) > 0 {
+			err = refused[0] // there may be thousands
+		}
+		logger.Error(err, "Not everything can be announced", "refused", len(refused))
 	}
 	if before == nil || !slices.Equal(before.Sessions, decision.Sessions) {
 		if err := s.Watcher.Set(decision.Sessions); err != nil {
@@ -541,6 +547,10 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 	tellRoutes(logger, before, decision)
 	s.tellSessions(decision.Routers)
 	s.metrics.decided(time.Since(start), before, decision)
+	if failed {
+		s.Senses.poke() // nothing is said of what is to be decided anew
+		return decision.Again, true
+	}
 	s.status.want(&snapshot, decision)
 	return decision.Again, true
 }

@@ -373,6 +373,8 @@ func (v Verdict) message(node string) string {
 			return fmt.Sprintf("Node %s has no interface to announce the address on: no carrier on %s.", node, v.Why)
 		}
 		return fmt.Sprintf("Node %s has no interface to announce the address on.", node)
+	case v1alpha1.AnnounceFailed:
+		return fmt.Sprintf("Node %s cannot answer for the address on %s.", node, v.Why)
 	case v1alpha1.Conflict:
 		return "Another host has the address, see the condition Conflict."
 	case v1alpha1.ProxyNotHealthy:

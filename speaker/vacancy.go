@@ -25,7 +25,7 @@ const (
 
 // refuse tells the other candidates that this node is expected to serve an address, and cannot.
 func (c *course) refuse(name string, v *view, p *place, role Role) {
-	unable := v.bar == "" && v.unfit != "" && !p.unknown || v.bar == v1alpha1.NoInterface
+	unable := v.bar == "" && v.unfit != "" && !p.unknown || v.bar == v1alpha1.NoInterface || v.bar == v1alpha1.AnnounceFailed
 	expected := v.listed && c.Unfit == "" && (v.owner == "" || v.owner == c.Node || role.Phase == Yielding)
 	if !unable || !expected {
 		return

@@ -112,6 +112,7 @@ const (
 	NoCandidates     Reason = "NoCandidates"
 	NotAnnouncedByL2 Reason = "NotAnnouncedByL2"
 	NoInterface      Reason = "NoInterface"
+	AnnounceFailed   Reason = "AnnounceFailed"
 	NotCandidate     Reason = "NotCandidate"
 	NotFirst         Reason = "NotFirst"
 	Leaving          Reason = "Leaving"
@@ -238,6 +239,7 @@ var Reasons = []ReasonDoc{
 	{NoCandidates, "VirtualIP, Service", "No node can announce the address; the condition's message says why not, node by node."},
 	{NotAnnouncedByL2, "VirtualIP", "The Advertisements that apply announce the address by BGP only."},
 	{NoInterface, "VirtualIP, Service", "The node has no interface to announce the address on: none has its prefix, none matches the Advertisement, or those that do have no carrier."},
+	{AnnounceFailed, "VirtualIP, Service", "The node cannot answer for the address: it is not unicast, or the kernel refuses a socket or a multicast group; the message says what. It is tried again every 15 s."},
 	{NotCandidate, "VirtualIP", "This node is not among the candidates."},
 	{NotFirst, "VirtualIP", "A node before this one in the candidates is alive: the address is that node's."},
 	{Leaving, "VirtualIP", "The speaker is stopping."},

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/netip"
@@ -168,14 +167,14 @@ func (r *Responder) Set(interfaces []Interface, announcements []Announcement, qu
 	r.interfaces, r.announcements, r.questions = slices.Clone(interfaces), nil, nil
 	for _, a := range announcements {
 		if err := validate(a.Addr); err != nil {
-			invalid = append(invalid, fmt.Errorf("announcing %s on %s: %w", a.Addr, a.Interface, err))
+			invalid = append(invalid, &AddressError{a.Addr, a.Interface, err})
 			continue
 		}
 		r.announcements = append(r.announcements, a)
 	}
 	for _, q := range questions {
 		if err := validate(q.Addr); err != nil {
-			invalid = append(invalid, fmt.Errorf("asking for %s on %s: %w", q.Addr, q.Interface, err))
+			invalid = append(invalid, &AddressError{q.Addr, q.Interface, err})
 			continue
 		}
 		r.questions = append(r.questions, q)
@@ -255,7 +254,7 @@ func (r *Responder) apply() error {
 		p.closeRetired()
 		// Addresses that are only asked about need no group: the answers come to all nodes.
 		if joining := p.groups.set(solicitedNodes(p.answered(ndp))); joining != nil {
-			err = errors.Join(err, fmt.Errorf("on %s: %w", p.Name, joining))
+			err = errors.Join(err, p.refusing(joining))
 		}
 	}
 	if err != nil {
@@ -289,7 +288,7 @@ func (r *Responder) serve(planned map[string]portPlan) (silenced []*port, err er
 		for _, proto := range protocols {
 			opened, err := p.listen(proto, next.addrs[proto])
 			if err != nil {
-				failed = append(failed, err)
+				failed = append(failed, refusedAll(next.addrs[proto], name, err))
 			}
 			if opened {
 				c := p.conns[proto]
