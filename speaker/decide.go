@@ -667,7 +667,10 @@ func (c *course) local(vip *v1alpha1.VirtualIP, addr netip.Addr) (reason v1alpha
 			continue
 		}
 		c.targets[target] = true
-		if said := c.Health[target]; !said.Healthy && reason == "" {
+		said := c.Health[target]
+		// kube-proxy counts ready endpoints, and forwards to terminating ones where no other is left.
+		terminating := said.Reason == health.NoLocalEndpoints && slices.Contains(vip.Spec.TerminatingNodes, c.Node)
+		if !said.Healthy && !terminating && reason == "" {
 			reason, state, why = v1alpha1.NotServedLocally, said, fmt.Sprintf("%s: %s", target.Service, cmp.Or(said.Reason, health.Unknown))
 		}
 	}

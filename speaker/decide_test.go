@@ -294,6 +294,9 @@ func (p *play) edit(words []string) {
 		vip.Generation++
 	case "limit":
 		vip.Spec.BGP.Limits = []v1alpha1.BGPLimit{{Advertisement: words[3], Nodes: strings.Split(words[4], ",")}}
+	case "terminating":
+		vip.Spec.TerminatingNodes = slices.DeleteFunc(strings.Split(words[3], ","), func(node string) bool { return node == "" })
+		vip.Generation++
 	case "hold":
 		vip.Spec.Hold = v1alpha1.Reason(words[3])
 		vip.Generation++

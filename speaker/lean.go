@@ -34,6 +34,7 @@ func leanVirtualIP(vip *v1alpha1.VirtualIP) {
 		*claim = v1alpha1.Claim{Namespace: once(claim.Namespace), Name: claim.Name, HealthCheckNodePort: claim.HealthCheckNodePort}
 	}
 	vip.Spec.Hold = once(vip.Spec.Hold)
+	onceEach(vip.Spec.TerminatingNodes)
 	if l2 := vip.Spec.L2; l2 != nil {
 		onceEach(l2.Candidates)
 		onceEach(l2.Interfaces)

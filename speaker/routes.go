@@ -28,6 +28,9 @@ const (
 	// endpointBandwidth stands for one endpoint in the link bandwidth of a weighted route, in bytes per second: 1 Mbit/s.
 	// Routers compare the numbers and nothing else, but some keep them in 32 bits: there is room for 34,000 endpoints.
 	endpointBandwidth = 125e3
+	// lastWord is how long a route stays after the last ready endpoint of this node: the controller may know that no other
+	// node has one either, and that those of this node still serve while they terminate.
+	lastWord = 500 * time.Millisecond
 	// settleBGP is the longest wait, after the start, for the answers of what is asked for its health. What a speaker that
 	// restarts does not repeat in its first word, routers forget.
 	settleBGP = 3 * time.Second
@@ -148,12 +151,12 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 		return verdict
 	}
 	// Whether it is served is asked also while the node departs: it may stay.
-	unserved, _, why := c.local(vip, addr)
+	unserved, state, why := c.local(vip, addr)
 	switch {
 	case c.proxy != "":
 		verdict.Reason = c.proxy
 		verdict.Why = string(c.Health[health.Target{Kind: health.Proxy, URL: c.ProxyURL}].Reason)
-	case unserved != "":
+	case unserved != "" && !c.awaitsWord(vip, state):
 		verdict.Reason, verdict.Why = unserved, why
 	case c.goesWithout(vip, verdict):
 		verdict.Reason = c.Departs
@@ -161,6 +164,17 @@ func (c *course) route(vip *v1alpha1.VirtualIP, addr netip.Addr) RouteVerdict {
 		verdict.Reason = c.rulesMissing(vip, addr)
 	}
 	return verdict
+}
+
+// awaitsWord reports whether an address that was advertised stays so for a moment though its last ready endpoint here is gone.
+func (c *course) awaitsWord(vip *v1alpha1.VirtualIP, state health.State) bool {
+	before, advertised := c.Before.Routed[vip.Name]
+	until := state.Since.Add(lastWord)
+	if !advertised || before.Reason != "" || state.Reason != health.NoLocalEndpoints || !c.Now.Before(until) {
+		return false
+	}
+	c.again(until)
+	return true
 }
 
 // applying are the Advertisements that have the address advertised from here, or why there is none.

@@ -53,6 +53,21 @@ const (
 // +kubebuilder:validation:Enum=VIP;Proxy
 type IPMode string
 
+// IPModeProxy is for addresses of a proxy that rewrites the destination: kube-proxy makes no rule for them.
+const IPModeProxy IPMode = "Proxy"
+
+// Announce says whether Herald announces the addresses of a pool.
+//
+// +kubebuilder:validation:Enum=Auto;None
+type Announce string
+
+const (
+	// AnnounceAuto announces the addresses as the Advertisements say, by default by L2.
+	AnnounceAuto Announce = "Auto"
+	// AnnounceNever announces nothing: somebody else routes the addresses.
+	AnnounceNever Announce = "None"
+)
+
 // ReclaimPolicy says what becomes of an address whose last Service has gone.
 //
 // +kubebuilder:validation:Enum=Delete;Retain
@@ -76,6 +91,8 @@ const (
 //
 // An edit never changes the address of a Service that has one: addresses that
 // are in use and no longer in the pool are counted in status.addressesOutside.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.ipMode) && self.ipMode == 'Proxy') || has(self.announce) && self.announce == 'None'",message="ipMode Proxy needs announce: None: kube-proxy makes no rule for such addresses, so nobody could answer for them where they are announced"
 type AddressPoolSpec struct {
 	// Addresses of the pool: prefixes ("203.0.113.0/24") and ranges
 	// ("198.51.100.10-198.51.100.50"), IPv4 and IPv6.
@@ -153,10 +170,19 @@ type AddressPoolSpec struct {
 	// IPMode is written to status.loadBalancer.ingress[].ipMode of the Services:
 	// VIP when traffic arrives with the address as its destination, Proxy when
 	// something in between rewrites it (kube-proxy then makes no rule for it).
+	// Proxy needs announce None: nobody could answer for an announced address.
 	//
 	// +optional
 	// +kubebuilder:default=VIP
 	IPMode IPMode `json:"ipMode,omitempty"`
+
+	// Announce None gives the addresses of the pool to Services and announces
+	// nothing: somebody else routes them. Auto announces them as the
+	// Advertisements say, by default by L2.
+	//
+	// +optional
+	// +kubebuilder:default=Auto
+	Announce Announce `json:"announce,omitempty"`
 
 	// ReclaimPolicy says what becomes of an address whose last Service has
 	// gone: Delete gives it back, Retain keeps it for the same namespace/name.

@@ -66,29 +66,31 @@ const (
 	AddressConflict    Reason = "AddressConflict"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
-	InvalidAnnotation   Reason = "InvalidAnnotation"
-	InvalidAddress      Reason = "InvalidAddress"
-	InvalidSourceRange  Reason = "InvalidSourceRange"
-	ConflictingRequests Reason = "ConflictingRequests"
-	InvalidRequest      Reason = "InvalidRequest"
-	WrongFamily         Reason = "WrongFamily"
-	TwoOfOneFamily      Reason = "TwoOfOneFamily"
-	UnknownPool         Reason = "UnknownPool"
-	NoPool              Reason = "NoPool"
-	PoolExhausted       Reason = "PoolExhausted"
-	NamespaceQuota      Reason = "NamespaceQuota"
-	OutsidePools        Reason = "OutsidePools"
-	NotInPool           Reason = "NotInPool"
-	PoolNotServing      Reason = "PoolNotServing"
-	Excluded            Reason = "Excluded"
-	BuggyAddress        Reason = "BuggyAddress"
-	Reserved            Reason = "Reserved"
-	NotShared           Reason = "NotShared"
-	OtherShareKey       Reason = "OtherShareKey"
-	PortConflict        Reason = "PortConflict"
-	PolicyConflict      Reason = "PolicyConflict"
-	NotRequested        Reason = "NotRequested"
-	OtherScope          Reason = "OtherScope"
+	InvalidAnnotation  Reason = "InvalidAnnotation"
+	InvalidAddress     Reason = "InvalidAddress"
+	InvalidSourceRange Reason = "InvalidSourceRange"
+
+	SourceRangesIncomplete Reason = "SourceRangesIncomplete"
+	ConflictingRequests    Reason = "ConflictingRequests"
+	InvalidRequest         Reason = "InvalidRequest"
+	WrongFamily            Reason = "WrongFamily"
+	TwoOfOneFamily         Reason = "TwoOfOneFamily"
+	UnknownPool            Reason = "UnknownPool"
+	NoPool                 Reason = "NoPool"
+	PoolExhausted          Reason = "PoolExhausted"
+	NamespaceQuota         Reason = "NamespaceQuota"
+	OutsidePools           Reason = "OutsidePools"
+	NotInPool              Reason = "NotInPool"
+	PoolNotServing         Reason = "PoolNotServing"
+	Excluded               Reason = "Excluded"
+	BuggyAddress           Reason = "BuggyAddress"
+	Reserved               Reason = "Reserved"
+	NotShared              Reason = "NotShared"
+	OtherShareKey          Reason = "OtherShareKey"
+	PortConflict           Reason = "PortConflict"
+	PolicyConflict         Reason = "PolicyConflict"
+	NotRequested           Reason = "NotRequested"
+	OtherScope             Reason = "OtherScope"
 )
 
 // Reasons on an AddressPool or Advertisement.
@@ -201,6 +203,8 @@ var Reasons = []ReasonDoc{
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
 	{InvalidAddress, "Service", "An address that is asked for is no address, or there are two of one family."},
 	{InvalidSourceRange, "Service", "A source range is not a prefix."},
+	{SourceRangesIncomplete, "Service, VirtualIP", "loadBalancerSourceRanges has no prefix of an IP family that the Service has, and kube-proxy would let everybody in over that family. Add the prefixes of the clients, or 0.0.0.0/0 or ::/0 if everybody may."},
+	{ConflictingRequests, "VirtualIP, AddressPool", "ipMode is Proxy and the pool is announced: kube-proxy makes no rule for such an address, so nobody could answer. Set announce: None in the pool, or ipMode to VIP."},
 	{ConflictingRequests, "Service", "Two annotations, or an annotation and a field, ask for different things."},
 	{InvalidRequest, "Service", "The request contradicts itself."},
 	{WrongFamily, "Service", "An address is asked for of a family that the Service does not have."},

@@ -83,6 +83,15 @@ type VirtualIPSpec struct {
 	// +optional
 	Hold Reason `json:"hold,omitempty"`
 
+	// TerminatingNodes are the nodes with the last endpoints of the Services of
+	// policy Local on the address: none is ready, and these are terminating and
+	// still serve. kube-proxy forwards to them, though its health check node port
+	// says 503, so these nodes go on announcing the address.
+	//
+	// +optional
+	// +listType=atomic
+	TerminatingNodes []string `json:"terminatingNodes,omitempty"`
+
 	// L2 says which nodes may announce the address by ARP or NDP.
 	//
 	// +optional

@@ -982,6 +982,11 @@ func (in *VirtualIPSpec) DeepCopyInto(out *VirtualIPSpec) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.TerminatingNodes != nil {
+		in, out := &in.TerminatingNodes, &out.TerminatingNodes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.L2 != nil {
 		in, out := &in.L2, &out.L2
 		*out = new(L2Placement)

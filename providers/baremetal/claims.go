@@ -62,7 +62,7 @@ func unclaimed(vip *v1alpha1.VirtualIP, key ipam.Key) *v1alpha1.VirtualIP {
 	if retain && desired.Spec.ReservedFor == nil && !quarantined(vip) {
 		desired.Spec.ReservedFor = &v1alpha1.ServiceReference{Namespace: key.Namespace, Name: key.Name}
 	}
-	desired.Spec.BGP = nil
+	desired.Spec.BGP, desired.Spec.TerminatingNodes = nil, nil
 	if conflict {
 		desired.Spec.Hold = v1alpha1.Conflict // its candidates go on asking
 		return desired

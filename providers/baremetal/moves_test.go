@@ -34,7 +34,7 @@ func TestLocalServiceFollowsItsPod(t *testing.T) {
 			{"a second pod is ready", func() { w.move("web", ready("a"), ready("b")) }, "a b", 1},
 			{"the first one leaves", func() { w.move("web", leaving("a"), ready("b")) }, "b", 1},
 			{"and is gone", func() { w.move("web", ready("b")) }, "b", 0},
-			{"the last one leaves, and serves on", func() { w.move("web", leaving("b")) }, "b", 0},
+			{"the last one leaves, and serves on", func() { w.move("web", leaving("b")) }, "b", 1},
 			{"until another one is ready", func() { w.move("web", leaving("b"), ready("c")) }, "c", 1},
 		} {
 			before := len(w.rest())

@@ -24,6 +24,8 @@ type scene struct {
 	pool       string
 	poolLabels map[string]string
 	tenants    []tenant
+	// unannounced says that the pool has announce: None.
+	unannounced bool
 	// quarantined says that another host had the address when its last Service
 	// left it.
 	quarantined    bool
@@ -48,8 +50,10 @@ type scene struct {
 // placement is where an address may be announced, or why nowhere.
 type placement struct {
 	hold v1alpha1.Reason
-	l2   *v1alpha1.L2Placement
-	bgp  *v1alpha1.BGPPlacement
+	// terminating are the nodes with the last endpoints, which terminate.
+	terminating []string
+	l2          *v1alpha1.L2Placement
+	bgp         *v1alpha1.BGPPlacement
 	// why says in a sentence what stands in the way: of a held address, and of
 	// one for BGP alone that no node advertises now.
 	why string
@@ -67,11 +71,17 @@ func (p *placement) byL2() bool { return p.l2 != nil && len(p.l2.Candidates) > 0
 // place decides where an address is announced.
 func place(s *scene) placement {
 	apply := applying(s.advertisements, s.pool, s.poolLabels, s.tenants)
+	if s.unannounced {
+		apply = nil
+	}
 	byL2 := slices.ContainsFunc(apply, func(a advertisement) bool { return a.l2 })
 	if len(s.tenants) == 0 && !(s.quarantined && byL2) {
 		return placement{hold: v1alpha1.Unclaimed, why: "No Service has the address."}
 	}
-	p := placement{bgp: s.byBGP(apply)}
+	if s.unannounced {
+		return placement{hold: v1alpha1.AnnounceNone, why: fmt.Sprintf("AddressPool %q has announce: None: somebody else routes the address.", s.pool)}
+	}
+	p := placement{bgp: s.byBGP(apply), terminating: s.terminatingNodes()}
 	if byL2 {
 		p.l2 = &v1alpha1.L2Placement{Interfaces: interfaces(apply)}
 	}
@@ -85,10 +95,13 @@ func place(s *scene) placement {
 		p.l2.Candidates, p.why = s.candidates(apply)
 		p.l2.Peers, p.l2.SignedMarks = s.peers(p.l2), s.signed(p.l2)
 	}
+	withheld, why := s.withheld()
 	switch {
 	case len(s.tenants) == 0:
 		// Nobody announces it, and its candidates ask whether it is free.
 		p.hold, p.bgp, p.why = v1alpha1.Conflict, nil, "Another host uses the address."
+	case withheld != "":
+		p.hold, p.why = withheld, why
 	case !s.servable():
 		p.hold, p.why = v1alpha1.NoReadyEndpoints, "No endpoint is ready."
 	case p.l2 != nil && len(p.l2.Candidates) == 0 && p.bgp == nil:
@@ -128,6 +141,23 @@ func (s *scene) ownerLost(candidates []string) (why string, heirs bool) {
 // servable says whether any Service on the address has an endpoint.
 func (s *scene) servable() bool {
 	return slices.ContainsFunc(s.tenants, func(t tenant) bool { return len(t.serving.nodes) > 0 })
+}
+
+// terminatingNodes are the nodes that serve all Services of policy Local on the
+// address, one of them by endpoints that terminate, while none of it is ready.
+func (s *scene) terminatingNodes() []string {
+	last := func(t tenant) bool { return t.local && t.serving.terminating }
+	if !slices.ContainsFunc(s.tenants, last) {
+		return nil
+	}
+	var names []string
+	for _, node := range s.nodes {
+		if s.local(node.Name) {
+			names = append(names, node.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // candidates are the nodes that may own the address, best first, and if there

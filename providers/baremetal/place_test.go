@@ -26,6 +26,9 @@ func (p placement) String() string {
 			words = append(words, limit.Advertisement+" by "+names(limit.Nodes))
 		}
 	}
+	if p.terminating != nil {
+		words = append(words, "terminating "+names(p.terminating))
+	}
 	if p.why != "" {
 		words = append(words, p.why)
 	}
@@ -51,6 +54,13 @@ func TestPlace(t *testing.T) {
 		t.local = true
 		return t
 	}
+	terminating := func(on ...string) tenant {
+		t := local(on...)
+		t.serving.terminating = true
+		return t
+	}
+	open, proxied := cluster("x"), cluster("x")
+	open.open, proxied.proxied = true, true
 	l2 := func(interfaces ...string) *v1alpha1.L2Advertisement {
 		return &v1alpha1.L2Advertisement{Interfaces: interfaces}
 	}
@@ -63,6 +73,7 @@ func TestPlace(t *testing.T) {
 		current []string
 		asleep  []string
 		foreign bool
+		none    bool // announce
 		nodes   map[string]func(*corev1.Node)
 		want    string
 	}{
@@ -87,6 +98,23 @@ func TestPlace(t *testing.T) {
 			want: "hold NoCandidates; l2 by [] on []; No node can announce the address: NoLocalEndpoint: a, b, c."},
 		{name: "Local and Cluster share: nodes of the Local one", tenants: []tenant{local("c"), cluster("a", "b")}, current: []string{"a", "b", "c"}, want: "l2 by [c] on []"},
 		{name: "two Local ones: nodes of both", tenants: []tenant{local("b", "c"), local("a", "b")}, current: []string{"a", "b", "c"}, want: "l2 by [b] on []"},
+
+		{name: "Local: the last endpoints terminate", tenants: []tenant{terminating("c", "a")}, current: []string{"b", "a", "c"},
+			want: "l2 by [a c] on []; terminating [a c]"},
+		{name: "Local: the last endpoints of one terminate, and another's are elsewhere", tenants: []tenant{terminating("c", "a"), local("a", "b")},
+			want: "l2 by [a] on []; terminating [a]"},
+
+		{name: "a pool that is not announced", tenants: []tenant{cluster("x")}, current: []string{"b"}, none: true,
+			want: `hold AnnounceNone; AddressPool "public" has announce: None: somebody else routes the address.`},
+		{name: "a pool that is not announced, whatever Advertisements say", tenants: []tenant{cluster()}, none: true, adverts: map[string]spec{"one": {L2: l2()}, "tor": {BGP: bgp}},
+			want: `hold AnnounceNone; AddressPool "public" has announce: None: somebody else routes the address.`},
+		{name: "a pool that is not announced, and another host", current: []string{"b"}, foreign: true, none: true, want: "hold Unclaimed; No Service has the address."},
+		{name: "source ranges leave the family open", tenants: []tenant{open}, current: []string{"b", "a", "c"},
+			want: "hold SourceRangesIncomplete; l2 by [b a c] on []; spec.loadBalancerSourceRanges has no IPv4 prefix, and kube-proxy would then let everybody in over IPv4: " +
+				"add the IPv4 prefixes of the clients, or 0.0.0.0/0 if everybody may."},
+		{name: "those of a Service that shares it do not", tenants: []tenant{open, cluster("x")}, current: []string{"b", "a", "c"}, want: "l2 by [b a c] on []"},
+		{name: "Proxy, and announced", tenants: []tenant{proxied}, current: []string{"b", "a", "c"},
+			want: `hold ConflictingRequests; l2 by [b a c] on []; The ipMode is Proxy and AddressPool "public" is announced: set announce: None in the pool, or ipMode to VIP.`},
 
 		{name: "a speaker that sleeps is no candidate", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"}, asleep: []string{"b"}, want: "l2 by [a c] on []"},
 		{name: "no speaker seems to live: the order stays", tenants: []tenant{cluster("x")}, current: []string{"b", "a", "c"}, asleep: []string{"a", "b", "c"}, want: "l2 by [b a c] on []"},
@@ -136,7 +164,7 @@ func TestPlace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &scene{
-				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants, quarantined: c.foreign,
+				addr: seventeen, current: c.current, pool: "public", tenants: c.tenants, quarantined: c.foreign, unannounced: c.none,
 				alive:    func(node string) bool { return !slices.Contains(c.asleep, node) },
 				speaker:  func(node string) *v1alpha1.Speaker { return speakerWith(node, established("tor")) },
 				bgpPeers: []bgpPeer{peerFor("tor", nil)},

@@ -89,6 +89,12 @@ func parsePool(object *v1alpha1.AddressPool) (ipam.Pool, []problem) {
 		}
 		pool.StaticBand = band
 	}
+	if spec.IPMode == v1alpha1.IPModeProxy && spec.Announce != v1alpha1.AnnounceNever {
+		// The API server refuses it; pools from before it did so may have it.
+		problems = append(problems, problem{v1alpha1.ConflictingRequests,
+			"spec.ipMode is Proxy and the pool is announced: kube-proxy makes no rule for such an address, so nobody could answer. " +
+				"Set announce: None if something else routes the addresses, or ipMode: VIP."})
+	}
 	serves, more := parseServes(spec)
 	pool.Serves = serves
 	return pool, append(problems, more...)

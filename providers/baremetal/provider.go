@@ -212,7 +212,11 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 	if err := p.copySourceRanges(ctx, service); err != nil {
 		return p.lockedKept(service), err
 	}
-	writes, assignment, err := p.assign(service, request)
+	lacks, refusal := p.closeFamilies(service, request)
+	if refusal != nil {
+		return p.refuse(ctx, service, refusal)
+	}
+	writes, assignment, err := p.assign(service, request, asked.IPMode, lacks)
 	if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
 		return p.refuse(ctx, service, refusal)
 	}
@@ -227,7 +231,7 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 		addresses[i] = given.Addr
 	}
 	p.mu.Lock()
-	status, replaced := p.status(addresses, asked.IPMode), p.replacements(&assignment)
+	status, replaced := p.closed(service, p.status(addresses, asked.IPMode)), p.replacements(&assignment)
 	p.mu.Unlock()
 	for _, message := range replaced {
 		p.Recorder.Event(service, corev1.EventTypeWarning, string(v1alpha1.AddressConflict), message)
@@ -258,11 +262,16 @@ func (p *Provider) refuse(ctx context.Context, service *corev1.Service, refusal 
 		}
 	}
 	writes = append(writes, p.planReleases(key, inherited, shown)...)
+	for _, addr := range p.ledger.allocator.Held(key) {
+		p.places.Add(addr) // what it is refused for may keep it from being announced
+	}
 	p.mu.Unlock()
 	if err := p.writeAll(ctx, writes); err != nil {
 		return nil, err
 	}
-	return p.lockedKept(service), refusal
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed(service, p.kept(service)), refusal
 }
 
 // copySourceRanges brings the source ranges of the old annotation into the
@@ -291,8 +300,9 @@ func (p *Provider) copySourceRanges(ctx context.Context, service *corev1.Service
 }
 
 // assign decides which addresses the Service has from now on, and plans the
-// writes that make it so. Workers do not wait for each other's writes.
-func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*claimWrite, ipam.Assignment, error) {
+// writes that make it so. Workers do not wait for each other's writes. mode is
+// the ipMode that the Service asks for, lacks what it does not get.
+func (p *Provider) assign(service *corev1.Service, request *ipam.Request, mode corev1.LoadBalancerIPMode, lacks *v1alpha1.Refusal) ([]*claimWrite, ipam.Assignment, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	shown := shownBy(service)
@@ -311,15 +321,23 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request) ([]*cl
 	if err != nil {
 		return nil, assignment, err
 	}
+	if refusal := p.proxyAnnounced(&assignment, mode); refusal != nil {
+		p.waiting[request.Key] = refusal
+		return nil, assignment, refusal
+	}
 	delete(p.waiting, request.Key)
 	if len(assignment.Missing) > 0 {
 		missing := assignment.Missing[0]
-		p.waiting[request.Key] = &v1alpha1.Refusal{Reason: v1alpha1.Reason(missing.Reason), Message: missing.Message}
+		lacks = &v1alpha1.Refusal{Reason: v1alpha1.Reason(missing.Reason), Message: missing.Message}
+	}
+	if lacks != nil {
+		p.waiting[request.Key] = lacks
 	}
 	p.ledger.disown(request.Key, shown)
-	if len(p.advertisements) > 0 {
-		// They may choose by the labels of the Service, which may have changed.
-		for _, given := range assignment.Addresses {
+	for _, given := range assignment.Addresses {
+		// Advertisements may choose by the labels of the Service, and its source
+		// ranges may leave the family of an address open.
+		if vip := p.ledger.vips[given.Addr]; len(p.advertisements) > 0 || vip != nil && (restricted(service) || vip.Spec.Hold != "") {
 			p.places.Add(given.Addr)
 		}
 	}

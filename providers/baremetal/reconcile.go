@@ -27,7 +27,7 @@ func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) placement
 	p.ledger.count(p.ledger.vips[addr], -1)
 	defer p.ledger.count(p.ledger.vips[addr], 1)
 	placed := place(p.sceneOf(addr, vip))
-	vip.Spec.Hold, vip.Spec.L2, vip.Spec.BGP = placed.hold, placed.l2, placed.bgp
+	vip.Spec.Hold, vip.Spec.L2, vip.Spec.BGP, vip.Spec.TerminatingNodes = placed.hold, placed.l2, placed.bgp, placed.terminating
 	return placed
 }
 
@@ -55,7 +55,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		s.limits = vip.Spec.BGP.Limits
 	}
 	if pool := p.poolObjects[vip.Spec.Pool]; pool != nil {
-		s.poolLabels = pool.Labels
+		s.poolLabels, s.unannounced = pool.Labels, pool.Spec.Announce == v1alpha1.AnnounceNever
 	}
 	for i := range vip.Spec.Claims {
 		claim := &vip.Spec.Claims[i]
@@ -66,6 +66,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		if service, err := p.services.Services(claim.Namespace).Get(claim.Name); err == nil {
 			t.labels = service.Labels
 			t.serving = servingNodes(p.slicesOf(claim.Namespace, claim.Name), ipam.FamilyOf(addr), service.Spec.Ports)
+			t.open, t.proxied = leavesOpen(service, ipam.FamilyOf(addr)), proxies(service, addr, p.poolObjects[vip.Spec.Pool])
 		}
 		s.tenants = append(s.tenants, t)
 	}

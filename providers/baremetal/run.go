@@ -401,7 +401,7 @@ func (p *Provider) poolChanged(before, after *v1alpha1.AddressPool) {
 	p.readAdvertisements()
 	names := slices.Collect(maps.Keys(p.poolObjects))
 	var given []*v1alpha1.VirtualIP
-	modeChanged := before != nil && after != nil && before.Spec.IPMode != after.Spec.IPMode
+	modeChanged := before != nil && after != nil && (before.Spec.IPMode != after.Spec.IPMode || before.Spec.Announce != after.Spec.Announce)
 	for _, vip := range p.ledger.vips {
 		if after != nil && vip.Spec.Pool == after.Name || before != nil && vip.Spec.Pool == before.Name {
 			given = append(given, vip)

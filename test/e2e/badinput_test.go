@@ -28,6 +28,8 @@ func TestAPIServerRefusesBrokenObjects(t *testing.T) {
 		{"band below zero", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": -1}}`, "staticBand must be Auto, None or a number"},
 		{"band beyond 32 bits", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": 4294967296}}`, "staticBand must be Auto, None or a number"},
 		{"scope", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "scope": "Public"}}`, `"External", "Internal"`},
+		{"ipMode of an announced pool", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "ipMode": "Proxy"}}`, `announce: None`},
+		{"announce", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "announce": "Never"}}`, `"Auto", "None"`},
 		{"ipMode", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "ipMode": "vip"}}`, `"VIP", "Proxy"`},
 		{"name of another address", `{"kind": "VirtualIP", "spec": {"address": "203.0.113.7"}}`, "the name must be the address"},
 		{"neither L2 nor BGP", `{"kind": "Advertisement", "spec": {"pools": ["a"]}}`, "an Advertisement needs l2, bgp or both"},

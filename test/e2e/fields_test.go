@@ -53,7 +53,11 @@ func TestSourceRangesDropForeignClients(t *testing.T) {
 func TestIPModeFromPoolAndAnnotationChangesLive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	pool := w.pool("modes", func(s *v1alpha1.AddressPoolSpec) { s.IPMode = "Proxy" }, w.v4.String())
+	announce := func(mode v1alpha1.IPMode, announce v1alpha1.Announce) func(*v1alpha1.AddressPoolSpec) {
+		return func(s *v1alpha1.AddressPoolSpec) { s.IPMode, s.Announce = mode, announce }
+	}
+	pool := w.pool("modes", announce("Proxy", "None"), w.v4.String())
+	w.pods("web", "node1")
 	w.service("web", nil)
 	addr := w.address("web")
 	mode := func(want corev1.LoadBalancerIPMode) {
@@ -70,8 +74,30 @@ func TestIPModeFromPoolAndAnnotationChangesLive(t *testing.T) {
 	mode("VIP")
 	w.annotate("web", "heraldlb.io/ip-mode", "")
 	mode("Proxy")
-	w.editPool(pool.Name, func(s *v1alpha1.AddressPoolSpec) { s.IPMode = "VIP" })
+	w.held(addr, v1alpha1.AnnounceNone)
+	w.editPool(pool.Name, announce("VIP", "None"))
 	mode("VIP")
+	w.held(addr, v1alpha1.AnnounceNone)
+	// What is announced is served by kube-proxy, and so cannot be a proxy's.
+	w.editPool(pool.Name, announce("VIP", "Auto"))
+	w.reachable(addr)
+	w.annotate("web", "heraldlb.io/ip-mode", "Proxy")
+	w.refused("web", v1alpha1.ConflictingRequests, "heraldlb.io/ip-mode", pool.Name, "announce: None")
+	mode("VIP")
+	w.reachable(addr)
+	w.service("other", annotated("heraldlb.io/ip-mode", "Proxy"))
+	w.refused("other", v1alpha1.ConflictingRequests, "announce: None")
+	if got := shown(w.get("other")); len(got) != 0 {
+		t.Errorf("it has %v", got)
+	}
+	w.editPool(pool.Name, announce("VIP", "None"))
+	mode("Proxy")
+	w.address("other")
+	w.held(addr, v1alpha1.AnnounceNone)
+	w.annotate("web", "heraldlb.io/ip-mode", "")
+	w.editPool(pool.Name, announce("VIP", "Auto"))
+	mode("VIP")
+	w.reachable(addr)
 }
 
 func TestSCTPIsServedBesideTCPAndUDP(t *testing.T) {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -128,4 +129,124 @@ func TestEndpointsOfOneFamilyDoNotServeTheOther(t *testing.T) {
 	w.held(addr, v1alpha1.NoReadyEndpoints)
 	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "")
 	w.reachable(addr)
+}
+
+func TestLastEndpointThatTerminatesIsRoutedToUntilItIsGone(t *testing.T) {
+	w := newRoutedWorld(t)
+	w.frr("router", torConfig("router", torASN, nodeASN))
+	peer := w.peer("tor", nil)
+	w.dualPool()
+	w.advertise("fabric", nil)
+	v4, _ := w.routedService("web", local, "node2")
+	w.established(peer, box.Nodes()...)
+	w.lastEndpoint(v4, "web", "node2", "node3")
+}
+
+// kube-proxy filters per family, and without a range of the family it lets everybody in.
+func TestSourceRangesOfOneFamilyDoNotLeaveTheOtherOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node1", "node2")
+	v4, v6 := box.Addrs("client")
+	only4, only6 := v4.String()+"/32", v6.String()+"/128"
+	ranges := func(ranges ...string) func(*corev1.Service) {
+		return func(s *corev1.Service) {
+			s.Spec.Selector, s.Spec.LoadBalancerSourceRanges = map[string]string{"app": "web"}, ranges
+		}
+	}
+	both := []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	require, prefer := families(corev1.IPFamilyPolicyRequireDualStack, both...), families(corev1.IPFamilyPolicyPreferDualStack, both...)
+	old := annotated(corev1.AnnotationLoadBalancerSourceRangesKey, only4)
+	for name, c := range map[string]struct {
+		edit func(*corev1.Service)
+		word string
+	}{
+		"require":     {all(ranges(only4), require), "::/0"},
+		"require-six": {all(ranges(only6), require), "0.0.0.0/0"},
+		"single":      {all(ranges(only4), families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol)), "::/0"},
+		"annotation":  {all(ranges(), require, old), "::/0"},
+	} {
+		w.service(name, c.edit)
+		w.refused(name, v1alpha1.SourceRangesIncomplete, c.word)
+		if got := shown(w.get(name)); len(got) != 0 {
+			t.Errorf("%s has %v", name, got)
+		}
+	}
+	w.service("prefer", all(ranges(only4), prefer))
+	w.reachable(w.address("prefer"))
+	w.eventually("the condition tells of the family that is missing", func() error {
+		c := ready(w.get("prefer"))
+		if c == nil || c.Reason != string(v1alpha1.AddressPartial) {
+			return fmt.Errorf("condition %+v", c)
+		}
+		return has(c.Message, "IPv6", "::/0")
+	})
+	w.edit("prefer", ranges(only4, "::/0"))
+	w.addresses("prefer", 2)
+
+	// An edit of a live Service stops the announcement, and the next one heals it.
+	w.service("live", all(ranges(only4, only6), require))
+	for _, name := range []string{"live", "prefer"} {
+		w.edit(name, ranges(only4, only6))
+		addresses := w.addresses(name, 2)
+		w.reachable(addresses[1])
+		w.edit(name, ranges(only4))
+		w.held(addresses[1], v1alpha1.SourceRangesIncomplete)
+		w.eventually("the condition tells the remedy", func() error { return has(ready(w.get(name)).Message, "IPv6", "::/0") })
+		w.reachable(addresses[0])
+		if got := shown(w.get(name)); !slices.Equal(got, addresses) {
+			t.Errorf("%s has %v, want %v", name, got, addresses)
+		}
+		w.edit(name, ranges(only4, only6))
+		w.reachable(addresses[1])
+	}
+}
+
+// steady checks for some time that each request is answered by the pod.
+func (w *world) steady(addr netip.Addr, pod string, span time.Duration) {
+	w.Helper()
+	w.always(fmt.Sprintf("%s answers at %s", pod, addr), span, func() error {
+		answer, err := requestWithin(w.ctx, 2*time.Second, "client", addr, 80)
+		if err != nil {
+			return err
+		}
+		return has(answer, "pod="+pod)
+	})
+}
+
+// lastEndpoint has the only pod of a Service of policy Local terminate: its node goes on until another pod is ready, or it is gone.
+func (w *world) lastEndpoint(addr netip.Addr, app, node, next string) {
+	w.Helper()
+	w.reachable(addr)
+	w.must(box.TerminatePod(w.ctx, w.namespace, app+"-"+node))
+	w.steady(addr, app+"-"+node, 8*time.Second)
+	w.pod(app, next)
+	w.eventually("the ready pod answers", func() error {
+		answer, err := requestWithin(w.ctx, 2*time.Second, "client", addr, 80)
+		if err != nil {
+			return err
+		}
+		return has(answer, "pod="+app+"-"+next)
+	})
+	w.must(box.DeletePod(w.ctx, w.namespace, app+"-"+node))
+	w.steady(addr, app+"-"+next, 2*time.Second)
+	// The last one goes for good.
+	w.must(box.TerminatePod(w.ctx, w.namespace, app+"-"+next))
+	w.steady(addr, app+"-"+next, 4*time.Second)
+	w.must(box.DeletePod(w.ctx, w.namespace, app+"-"+next))
+	w.eventually("the address is held", func() error {
+		if vip := w.virtualIP(addr); vip.Spec.Hold != v1alpha1.NoReadyEndpoints || vip.Spec.TerminatingNodes != nil {
+			return fmt.Errorf("hold %q, terminating on %v", vip.Spec.Hold, vip.Spec.TerminatingNodes)
+		}
+		return nil
+	})
+}
+
+func TestLastEndpointThatTerminatesIsServedUntilItIsGone(t *testing.T) {
+	w := newWorld(t)
+	w.dualPool()
+	w.pods("web", "node2")
+	w.service("web", local)
+	w.lastEndpoint(w.address("web"), "web", "node2", "node3")
 }
