@@ -115,11 +115,11 @@ func TestEndpointsOfOneFamilyDoNotServeTheOther(t *testing.T) {
 	unselected := func(s *corev1.Service) { s.Spec.Selector = nil }
 	for name, policy := range map[string]func(*corev1.Service){"cluster": func(*corev1.Service) {}, "local": local} {
 		w.service(name, all(policy, unselected, families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol)))
-		w.slice(name, pod, discoveryv1.AddressTypeIPv4, "")
+		w.slice(name, pod, discoveryv1.AddressTypeIPv4, "http")
 		addresses := w.addresses(name, 2)
 		w.reachable(addresses[0])
 		w.held(addresses[1], v1alpha1.NoReadyEndpoints)
-		w.slice(name, pod, discoveryv1.AddressTypeIPv6, "")
+		w.slice(name, pod, discoveryv1.AddressTypeIPv6, "http")
 		w.reachable(addresses[1])
 	}
 	// Endpoints that have not the Service's port do not serve it either.
@@ -127,7 +127,7 @@ func TestEndpointsOfOneFamilyDoNotServeTheOther(t *testing.T) {
 	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "metrics")
 	addr := w.address("port")
 	w.held(addr, v1alpha1.NoReadyEndpoints)
-	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "")
+	w.slice("port", pod, discoveryv1.AddressTypeIPv4, "http")
 	w.reachable(addr)
 }
 
