@@ -54,17 +54,3 @@ func (c *Class) leaves(service *corev1.Service) bool {
 	chooser, ok := c.Provider.(Chooser)
 	return ok && service.Spec.LoadBalancerClass == nil && chooser.Leaves(service)
 }
-
-// foreign says that another controller serves the Service: nothing of it is
-// ours, whatever traces it bears.
-func (c *Classes) foreign(service *corev1.Service) bool {
-	if service.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		return false
-	}
-	if service.Spec.LoadBalancerClass == nil {
-		byDefault, ok := c.ByName[c.Default]
-		return ok && byDefault.leaves(service)
-	}
-	_, ours := c.ByName[*service.Spec.LoadBalancerClass]
-	return !ours
-}

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -29,7 +28,6 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
-	servicehelper "k8s.io/cloud-provider/service/helpers"
 	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
@@ -38,9 +36,10 @@ import (
 // Starter is a provider that has work of its own. Start returns when the
 // provider knows what it holds; until ctx is done it calls wake for each
 // Service that is worth another look: one it holds something for, and one
-// whose obstacle is gone.
+// whose obstacle is gone. serves reports whether a Service is the provider's to
+// serve: what any other Service shows in its status, somebody else gave it.
 type Starter interface {
-	Start(ctx context.Context, wake func(service types.NamespacedName)) error
+	Start(ctx context.Context, wake func(service types.NamespacedName), serves func(service *corev1.Service) bool) error
 }
 
 // Explainer is a provider that can say more of what it did for a Service than
@@ -119,7 +118,11 @@ func (c *Controller) Run(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		if err := starter.Start(ctx, c.queue.Add); err != nil {
+		serves := func(service *corev1.Service) bool {
+			class, ours := c.Classes.Of(service)
+			return ours && class.Provider == provider
+		}
+		if err := starter.Start(ctx, c.queue.Add, serves); err != nil {
 			return fmt.Errorf("starting a provider: %w", err)
 		}
 	}
@@ -202,7 +205,11 @@ func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 	if apierrors.IsNotFound(err) {
 		c.forget(key)
 		gone := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
-		return c.clean(ctx, gone, nil)
+		h, err := c.survey(ctx, gone, nil)
+		if err != nil {
+			return err
+		}
+		return c.giveBack(ctx, gone, h)
 	}
 	if err != nil {
 		return err
@@ -214,7 +221,11 @@ func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 	if !ours || service.DeletionTimestamp != nil {
 		return c.release(ctx, service)
 	}
-	if err := c.clean(ctx, service, class.Provider); err != nil {
+	others, err := c.survey(ctx, service, class.Provider)
+	if err != nil {
+		return err
+	}
+	if err := c.giveBack(ctx, service, others); err != nil {
 		return err
 	}
 	if err := c.ensure(ctx, service, class.Provider); err != nil {
@@ -315,106 +326,6 @@ func (c *Controller) tellTakeover(before, after *corev1.Service) {
 	case now != "":
 		c.Recorder.Eventf(before, corev1.EventTypeNormal, string(v1alpha1.AddressReplaced), "The status showed %s before, which is not Herald's to keep: %s replaces it.", old, now)
 	}
-}
-
-// release takes everything of ours from a Service that is not ours, or no
-// longer: first out of its status, so that no address is free while a Service
-// still shows it. The condition and the finalizer stay until all is gone.
-func (c *Controller) release(ctx context.Context, service *corev1.Service) error {
-	guard := c.guards(service)
-	if c.Classes.foreign(service) && !guard {
-		return c.clean(ctx, service, nil)
-	}
-	held, err := c.held(ctx, service)
-	if err != nil {
-		return err
-	}
-	if !marked(service) && !held && !guard {
-		return nil
-	}
-	desired, changed := released(service, false)
-	if guard {
-		desired, changed = withdrawn(service, metav1.Now())
-	}
-	if changed {
-		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
-			return err
-		}
-	}
-	if err := c.clean(ctx, service, nil); err != nil {
-		return c.lament(ctx, service, err)
-	}
-	if desired, changed := released(service, true); guard && changed {
-		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
-			return err
-		}
-	}
-	if service.DeletionTimestamp == nil {
-		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), "The Service is no longer Herald's to serve: its load balancer is gone.")
-	}
-	return nil
-}
-
-// lament writes down why the load balancer of a Service cannot be removed, if
-// it does not just take time.
-func (c *Controller) lament(ctx context.Context, service *corev1.Service, err error) error {
-	if _, waits := errors.AsType[*api.RetryError](err); waits || !c.guards(service) {
-		return err
-	}
-	v := verdict{reason: v1alpha1.SyncFailed, message: fmt.Sprintf("Its load balancer could not be removed, which will be tried again: %v", err)}
-	return errors.Join(err, c.write(ctx, service, nil, v, false))
-}
-
-// guards says that the finalizer on a Service is ours: there may be things
-// outside the cluster.
-func (c *Controller) guards(service *corev1.Service) bool {
-	if !servicehelper.HasLBFinalizer(service) {
-		return false
-	}
-	_, ours := c.Classes.Of(service)
-	for provider := range c.providers() {
-		if _, outside := provider.(Outsider); outside {
-			return ours || marked(service)
-		}
-	}
-	return false
-}
-
-// holders yields the providers that may have something for the Service.
-func (c *Controller) holders(service *corev1.Service) map[cloudprovider.LoadBalancer]bool {
-	all := c.providers()
-	maps.DeleteFunc(all, func(provider cloudprovider.LoadBalancer, _ bool) bool {
-		_, outside := provider.(Outsider)
-		return outside && service.UID != "" && !c.guards(service)
-	})
-	return all
-}
-
-// held says whether any provider has something for the Service.
-func (c *Controller) held(ctx context.Context, service *corev1.Service) (bool, error) {
-	for provider := range c.holders(service) {
-		_, exists, err := provider.GetLoadBalancer(ctx, c.ClusterName, service)
-		if err != nil || exists {
-			return exists, err
-		}
-	}
-	return false, nil
-}
-
-// clean has every provider but one give up what it has for the Service.
-func (c *Controller) clean(ctx context.Context, service *corev1.Service, but cloudprovider.LoadBalancer) error {
-	var errs []error
-	for provider := range c.holders(service) {
-		if provider == but {
-			continue
-		}
-		_, exists, err := provider.GetLoadBalancer(ctx, c.ClusterName, service)
-		if err == nil && exists {
-			err = provider.EnsureLoadBalancerDeleted(ctx, c.ClusterName, service)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // patch writes the difference between the finalizers and the statuses, in one

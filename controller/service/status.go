@@ -85,12 +85,15 @@ func (v verdict) condition(now metav1.Time) metav1.Condition {
 func cut(message string) string { return v1alpha1.Cut(message, v1alpha1.MaxMessage) }
 
 // served returns the Service with the verdict, and with the load balancer's
-// status unless that is nil, which leaves it as it is. changed says whether
-// anything of it is new.
+// status unless that is nil, which leaves it as it is. Who is given an address
+// gets the finalizer with it. changed says whether anything of it is new.
 func served(service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict, now metav1.Time) (desired *corev1.Service, changed bool) {
 	desired = service.DeepCopy()
 	if status != nil {
 		desired.Status.LoadBalancer = *status
+		if len(status.Ingress) > 0 {
+			finalize(desired)
+		}
 	}
 	meta.SetStatusCondition(&desired.Status.Conditions, v.condition(now))
 	if slices.ContainsFunc(v.news(service), news.isNo) {
@@ -105,7 +108,13 @@ func served(service *corev1.Service, status *corev1.LoadBalancerStatus, v verdic
 			Message: cut(v.announced.message), LastTransitionTime: now,
 		})
 	}
-	return desired, !equality.Semantic.DeepEqual(service.Status, desired.Status)
+	return desired, !equality.Semantic.DeepEqual(service, desired)
+}
+
+func finalize(service *corev1.Service) {
+	if !servicehelper.HasLBFinalizer(service) {
+		service.Finalizers = append(service.Finalizers, servicehelper.LoadBalancerCleanupFinalizer)
+	}
 }
 
 // news is an event that tells of a verdict.
@@ -206,9 +215,7 @@ func reminder(ready *metav1.Condition, announced *metav1.Condition) news {
 // has both is ours to clean up after.
 func guarded(service *corev1.Service, now metav1.Time) (desired *corev1.Service, changed bool) {
 	desired = service.DeepCopy()
-	if !servicehelper.HasLBFinalizer(desired) {
-		desired.Finalizers = append(desired.Finalizers, servicehelper.LoadBalancerCleanupFinalizer)
-	}
+	finalize(desired)
 	if !marked(desired) {
 		pending := verdict{reason: v1alpha1.Provisioning, message: "A load balancer is going to be made."}
 		meta.SetStatusCondition(&desired.Status.Conditions, pending.condition(now))
@@ -221,23 +228,25 @@ func marked(service *corev1.Service) bool {
 	return meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady) != nil
 }
 
-// withdrawn returns the Service as it is while its load balancer goes.
-func withdrawn(service *corev1.Service, now metav1.Time) (desired *corev1.Service, changed bool) {
+// withdrawn returns the Service as it is while its load balancer goes, with what
+// remains in its status.
+func withdrawn(service *corev1.Service, remaining corev1.LoadBalancerStatus, now metav1.Time) (desired *corev1.Service, changed bool) {
 	leaving := verdict{reason: v1alpha1.Releasing, message: "Its load balancer is being removed."}
-	return served(service, &corev1.LoadBalancerStatus{}, leaving, now)
+	return served(service, &remaining, leaving, now)
 }
 
-// released returns the Service without anything of ours.
-func released(service *corev1.Service, guard bool) (desired *corev1.Service, changed bool) {
+// released returns the Service without anything of ours, with what remains in
+// its status. The finalizer goes even if another controller put it there, who
+// will not take it off a Service that it does not serve.
+func released(service *corev1.Service, remaining corev1.LoadBalancerStatus) (desired *corev1.Service, changed bool) {
 	desired = service.DeepCopy()
-	desired.Status.LoadBalancer = corev1.LoadBalancerStatus{}
-	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceReady)
-	meta.RemoveStatusCondition(&desired.Status.Conditions, v1alpha1.ServiceAnnounced)
+	desired.Status.LoadBalancer = remaining
+	desired.Status.Conditions = slices.DeleteFunc(desired.Status.Conditions, func(condition metav1.Condition) bool {
+		return strings.HasPrefix(condition.Type, v1alpha1.GroupName+"/")
+	})
 	if len(desired.Status.Conditions) == 0 {
 		desired.Status.Conditions = nil
 	}
-	if guard {
-		desired.Finalizers = slices.DeleteFunc(desired.Finalizers, func(name string) bool { return name == servicehelper.LoadBalancerCleanupFinalizer })
-	}
+	desired.Finalizers = slices.DeleteFunc(desired.Finalizers, func(name string) bool { return name == servicehelper.LoadBalancerCleanupFinalizer })
 	return desired, !equality.Semantic.DeepEqual(service, desired)
 }

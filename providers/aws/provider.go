@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,7 +172,8 @@ func (p *Provider) identityOf(service *corev1.Service) model.Identity {
 }
 
 // GetLoadBalancer implements cloudprovider.LoadBalancer: exists is true while
-// any piece is left, or might be.
+// any piece is left, or might be. The status has the names of all that there is,
+// also of a type that the Service does not ask for any more.
 func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev1.Service) (status *corev1.LoadBalancerStatus, exists bool, err error) {
 	e := p.entryOf(service)
 	if e == nil {
@@ -183,7 +186,11 @@ func (p *Provider) GetLoadBalancer(ctx context.Context, _ string, service *corev
 	if exists = !sure || p.underway(e) || !held.state.Empty(); !exists && service.UID == "" {
 		p.forget(e)
 	}
-	return statusOf(service, held.hostnames[p.typeOf(service)], nil), exists, nil
+	status = &corev1.LoadBalancerStatus{}
+	for _, kind := range slices.Sorted(maps.Keys(held.hostnames)) {
+		status.Ingress = append(status.Ingress, statusOf(service, held.hostnames[kind], nil).Ingress...)
+	}
+	return status, exists, nil
 }
 
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer.

@@ -23,7 +23,7 @@ const watchEvery = 15 * time.Second
 // Start implements the service controller's Starter: from then on a Service is
 // woken when its nodes or endpoints change, when its load balancer has been
 // provisioned, and when it is time to look for others' changes.
-func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
+func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), _ func(*corev1.Service) bool) error {
 	p.mu.Lock()
 	p.wake, p.started = wake, time.Now()
 	p.mu.Unlock()

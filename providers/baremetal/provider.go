@@ -61,6 +61,8 @@ type Provider struct {
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
+	// serves reports whether a Service is ours to serve.
+	serves func(*corev1.Service) bool
 	// places are addresses whose placement is to be looked at, poolStatuses,
 	// advertStatuses and peerStatuses objects whose status is.
 	places         workqueue.TypedRateLimitingInterface[netip.Addr]
@@ -130,6 +132,7 @@ func New(options Options) (*Provider, error) {
 		ignored:         map[ipam.Key][]string{},
 		peerWatches:     map[string]peerWatch{},
 		wake:            func(types.NamespacedName) {},
+		serves:          func(*corev1.Service) bool { return false },
 	}
 	p.ledger = newLedger(p.holding)
 	if err := client.IndexSlices(p.slices, byService); err != nil {
@@ -159,7 +162,9 @@ func (p *Provider) GetLoadBalancerName(_ context.Context, _ string, service *cor
 }
 
 // GetLoadBalancer implements cloudprovider.LoadBalancer: a load balancer
-// exists as long as an address is the Service's, or it waits for one.
+// exists as long as an address is the Service's, or it waits for one. The status
+// has what was given to this very Service: not what an earlier one of its name
+// had, nor what it shows and was given by somebody else.
 func (p *Provider) GetLoadBalancer(_ context.Context, _ string, service *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,7 +173,19 @@ func (p *Provider) GetLoadBalancer(_ context.Context, _ string, service *corev1.
 	if len(held) == 0 {
 		return nil, p.waiting[key] != nil, nil
 	}
+	held = slices.DeleteFunc(held, func(addr netip.Addr) bool { return !p.claims(addr, service) })
 	return p.status(held, ""), true, nil
+}
+
+// claims reports whether the VirtualIP of the address says that it is this very
+// Service's; the caller locks.
+func (p *Provider) claims(addr netip.Addr, service *corev1.Service) bool {
+	vip := p.ledger.vips[addr]
+	if vip == nil {
+		return false
+	}
+	i := findClaim(vip, service.Namespace, service.Name)
+	return i >= 0 && vip.Spec.Claims[i].UID == service.UID
 }
 
 // UpdateLoadBalancer implements cloudprovider.LoadBalancer. Nodes are no part
@@ -693,7 +710,7 @@ func (p *Provider) event(ctx context.Context, vip *v1alpha1.VirtualIP, kind stri
 	for i := range vip.Spec.Claims {
 		claim := &vip.Spec.Claims[i]
 		service, err := p.services.Services(claim.Namespace).Get(claim.Name)
-		if err != nil {
+		if err != nil || service.UID != claim.UID {
 			klog.FromContext(ctx).V(4).Info("No Service to tell", "service", klog.KRef(claim.Namespace, claim.Name), "reason", reason)
 			continue
 		}

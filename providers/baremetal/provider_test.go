@@ -195,7 +195,7 @@ func TestNewServiceDoesNotInherit(t *testing.T) {
 		w.create(lb("web"))
 		w.untilService("web", "203.0.113.17 AddressAssigned")
 		stop()
-		w.delete("web")
+		w.remove("web")
 		w.create(lb("web", annotated(annotations.Addresses, "192.0.2.1")))
 		w.controller()
 		w.untilService("web", "OutsidePools")

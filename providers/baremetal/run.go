@@ -46,8 +46,8 @@ func leaseInformer(client kubernetes.Interface, namespace string) cache.SharedIn
 }
 
 // Start implements the service controller's Starter.
-func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) error {
-	p.wake = wake
+func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), serves func(*corev1.Service) bool) error {
+	p.wake, p.serves = wake, serves
 	own := []cache.SharedIndexInformer{p.leases, p.pools, p.vips, p.adverts, p.peers, p.speakers}
 	for _, informer := range own {
 		go informer.RunWithContext(ctx)
@@ -81,6 +81,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName)) e
 
 // load fills the ledger from the caches, before the first assignment: every
 // VirtualIP is a fact, then come the addresses that Services show without one.
+// An address that another provider gave is not adopted: its Service is not ours.
 func (p *Provider) load(ctx context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,7 +102,7 @@ func (p *Provider) load(ctx context.Context) {
 	// one keeps it at every start.
 	slices.SortFunc(services, func(a, b *corev1.Service) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	for _, service := range services {
-		if !hasVerdict(service) && service.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		if !p.serves(service) && !hasVerdict(service) {
 			continue
 		}
 		request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
@@ -251,7 +252,7 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 	news := p.ledger.bury(vip, true)
 	kept := news && p.ledger.keep(addr, vip, func(key ipam.Key) bool {
 		service, err := p.services.Services(key.Namespace).Get(key.Name)
-		return err == nil && slices.Contains(shownBy(service), addr)
+		return err == nil && p.serves(service) && slices.Contains(shownBy(service), addr)
 	})
 	p.mu.Unlock()
 	if !news {

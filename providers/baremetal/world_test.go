@@ -87,8 +87,17 @@ func (w *world) pool(name string, edit func(*v1alpha1.AddressPoolSpec), addresse
 	must(w, first(w.herald.AddressPools.Create(w.ctx, pool, metav1.CreateOptions{})))
 }
 
+// bareMetal is the class that the controllers of a world serve.
+const bareMetal = "heraldlb.io/bare-metal"
+
 // controller starts a controller with a provider; stop ends it.
 func (w *world) controller() (p *Provider, stop func()) {
+	w.Helper()
+	return w.controllerWith(bareMetal)
+}
+
+// controllerWith starts a controller with a class for Services that name none.
+func (w *world) controllerWith(byDefault string) (p *Provider, stop func()) {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.ctx)
 	factory := informers.NewSharedInformerFactory(w.kube, 0)
@@ -96,7 +105,7 @@ func (w *world) controller() (p *Provider, stop func()) {
 	must(w, err)
 	controller := service.New(service.Options{
 		Client: w.kube, Informers: factory, Recorder: &w.events, Workers: 4,
-		Classes: service.Classes{ByName: map[string]service.Class{"heraldlb.io/bare-metal": {Provider: p}}, Default: "heraldlb.io/bare-metal"},
+		Classes: service.Classes{ByName: map[string]service.Class{bareMetal: {Provider: p}}, Default: byDefault},
 	})
 	factory.Start(ctx.Done())
 	done := make(chan error, 1)
@@ -176,6 +185,15 @@ func (w *world) edit(name string, edits ...func(*corev1.Service)) {
 func (w *world) delete(name string) {
 	w.Helper()
 	must(w, w.kube.CoreV1().Services("shop").Delete(w.ctx, name, metav1.DeleteOptions{}))
+}
+
+// remove deletes a Service at once, whatever finalizer it has.
+func (w *world) remove(name string) {
+	w.Helper()
+	if len(w.get(name).Finalizers) > 0 {
+		w.edit(name, func(s *corev1.Service) { s.Finalizers = nil })
+	}
+	w.delete(name)
 }
 
 func (w *world) get(name string) *corev1.Service {

@@ -124,7 +124,11 @@ func TestServiceMadeAgainUnderTheSameNameAtOnce(t *testing.T) {
 	first := w.address("web")
 	for range 10 {
 		w.must(kube.CoreV1().Services(w.namespace).Delete(w.ctx, "web", metav1.DeleteOptions{}))
-		service := w.service("web", nil)
+		var service *corev1.Service
+		w.quietly("the name is free", func() (err error) { // its finalizer keeps it until its address is out of the status
+			service, err = kube.CoreV1().Services(w.namespace).Create(w.ctx, w.serviceObject("web", nil), metav1.CreateOptions{})
+			return err
+		})
 		addr := w.address("web")
 		w.eventually("the claim is the new Service's", func() error {
 			claims := w.virtualIP(addr).Spec.Claims
@@ -202,7 +206,14 @@ func TestAliasesOfOtherProviders(t *testing.T) {
 // showing makes a Service that another provider served before us.
 func (w *world) showing(name string, ingress ...corev1.LoadBalancerIngress) {
 	w.Helper()
-	service := w.service(name, func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
+	w.showingOf(name, ptr.To("heraldlb.io/bare-metal"), ingress...)
+}
+
+// showingOf makes a Service of a class, or of none, that shows what another
+// provider gave it.
+func (w *world) showingOf(name string, class *string, ingress ...corev1.LoadBalancerIngress) {
+	w.Helper()
+	service := w.service(name, func(s *corev1.Service) { s.Spec.LoadBalancerClass = class })
 	service.Status.LoadBalancer.Ingress = ingress
 	_, err := kube.CoreV1().Services(w.namespace).UpdateStatus(w.ctx, service, metav1.UpdateOptions{})
 	w.must(err)
@@ -256,15 +267,29 @@ func TestDefaultClassCanBeTurnedOff(t *testing.T) {
 	w.vacate()
 	w.startController("controller-without-default", "--cloud-config="+config)
 	none := w.service("none", nil)
+	// Another provider gave one without class an address that a pool of ours has.
+	w.showingOf("theirs", nil, corev1.LoadBalancerIngress{IP: nth(w.v4, 99).String(), IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)})
+	w.showingOf("foreign", ptr.To("example.com/lb"), corev1.LoadBalancerIngress{IP: nth(w.v4, 98).String(), IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)})
+	theirs, foreign := w.get("theirs"), w.get("foreign")
+	w.must(box.Stop(w.ctx, "controller-without-default"))
+	w.vacate()
+	w.startController("controller-without-default-again", "--cloud-config="+config)
 	w.service("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
 	w.address("ours")
 	w.always("a Service without class is left alone", time.Second, func() error {
-		if now := w.get("none"); now.ResourceVersion != none.ResourceVersion {
-			return fmt.Errorf("written: %+v", now.Status)
+		for _, before := range []*corev1.Service{none, theirs, foreign} {
+			if now := w.get(before.Name); now.ResourceVersion != before.ResourceVersion {
+				return fmt.Errorf("%s was written: %+v", now.Name, now.Status)
+			}
 		}
 		return nil
 	})
-	w.must(box.Stop(w.ctx, "controller-without-default"))
+	for _, name := range []string{"none", "theirs", "foreign"} {
+		if events := w.events("Service", name, v1alpha1.AddressReleased); len(events) > 0 {
+			t.Errorf("%s was told %v", name, events)
+		}
+	}
+	w.must(box.Stop(w.ctx, "controller-without-default-again"))
 	w.resume()
 	w.address("none")
 }
