@@ -319,8 +319,12 @@ func (p *pool) why(r *Request, family int, no Reason) string {
 	case NamespaceQuota:
 		return fmt.Sprintf("%s gives a namespace %d (maxPerNamespace) and %s has them", p.Name, p.MaxPerNamespace, r.Key.Namespace)
 	}
+	taken := fmt.Sprintf("%s has all its %d taken", p.Name, part.capacity())
 	if part.quarantined > 0 {
-		return fmt.Sprintf("%s has all its %d taken, %d of them by other hosts", p.Name, part.capacity(), part.quarantined)
+		taken += fmt.Sprintf(", %d of them by other hosts", part.quarantined)
 	}
-	return fmt.Sprintf("%s has all its %d taken", p.Name, part.capacity())
+	if part.used > 0 {
+		taken += fmt.Sprintf(", %d of them by nodes, networks or Services that have them otherwise", part.used)
+	}
+	return taken
 }

@@ -461,7 +461,7 @@ func dump(a *Allocator) string {
 	var lines []string
 	for addr, h := range a.holdings {
 		pool, _ := a.PoolOf(addr)
-		lines = append(lines, fmt.Sprintf("%s in %q reserved %t %s quarantined %t", addr, pool, h.reserved, h.reservedFor, h.quarantined))
+		lines = append(lines, fmt.Sprintf("%s in %q reserved %t %s quarantined %t used %v", addr, pool, h.reserved, h.reservedFor, h.quarantined, a.Uses(addr)))
 		for _, holder := range h.holders {
 			lines = append(lines, fmt.Sprintf("%s held by %s %+v", addr, holder.Key, holder.Claim))
 		}

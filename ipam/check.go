@@ -64,7 +64,7 @@ func (a *Allocator) checkHeld(r *Request, addr netip.Addr, h *holding, claim *Cl
 	if r.Pool != "" && r.Pool != in && r.Pool != claim.Pool {
 		return refuse(NotInPool, "The Service asks for pool %s, and %s is not of it.", r.Pool, addr).at(addr, claim.Pool)
 	}
-	if a.turned(r, claim, in) {
+	if kept := h.keptFor(r.Key) && a.find(addr) == nil; !kept && a.turned(r, claim, in) {
 		return refuse(OtherScope, "The Service asks for scope %s, and %s is of pool %s, which is not.", r.scope(), addr, in).at(addr, in)
 	}
 	return a.checkShare(r, addr, h)
@@ -81,6 +81,9 @@ func (a *Allocator) turned(r *Request, claim *Claim, in string) bool {
 }
 
 func (a *Allocator) checkNew(r *Request, addr netip.Addr) *Refusal {
+	if use := a.inUse(addr, r.Key); use != nil {
+		return used(addr, use, r.Key)
+	}
 	place, h := a.find(addr), a.holdings[addr]
 	if h != nil && h.quarantined && !h.keptFor(r.Key) {
 		return quarantined(addr)

@@ -16,6 +16,8 @@ type Allocator struct {
 	held     map[Key][]netip.Addr    // sorted
 	reserved map[Key][]netip.Addr    // sorted
 	shared   map[string][]netip.Addr // by sharing key, sorted
+	uses     map[netip.Addr][]Use
+	blocks   []Block // in every pool
 }
 
 // holding is who holds an address and for whom it is kept.
@@ -24,6 +26,7 @@ type holding struct {
 	reserved    bool
 	reservedFor Key       // zero is nobody
 	quarantined bool      // a host that is none of ours uses it
+	used        bool      // Allocator.uses says for what
 	first       [1]holder // the room for holders of an address that is not shared
 }
 
@@ -40,14 +43,18 @@ func New() *Allocator {
 		held:     map[Key][]netip.Addr{},
 		reserved: map[Key][]netip.Addr{},
 		shared:   map[string][]netip.Addr{},
+		uses:     map[netip.Addr][]Use{},
+		blocks:   notUnicast,
 	}
 }
 
 // SetPools replaces the pools, given oldest first, and says by name what is wrong with them. Where pools overlap, the
 // older keeps the addresses, also those that it excludes. A pool whose addresses stay as they were is not built anew.
-func (a *Allocator) SetPools(pools []Pool) map[string][]Problem {
+// No pool gives the addresses of a block.
+func (a *Allocator) SetPools(pools []Pool, blocks ...Block) map[string][]Problem {
 	problems := map[string][]Problem{}
 	before := a.pools
+	a.blocks = slices.Concat(notUnicast, blocks)
 	a.pools = make(map[string]*pool, len(pools))
 	var all estate
 	for _, p := range pools {
@@ -55,7 +62,7 @@ func (a *Allocator) SetPools(pools []Pool) map[string][]Problem {
 			problems[p.Name] = append(problems[p.Name], Problem{DuplicatePool, "An older pool has the same name: rename one of the two."})
 			continue
 		}
-		layout, found := all.layout(p)
+		layout, found := all.layout(p, a.blocks)
 		if len(found) > 0 {
 			problems[p.Name] = found
 		}
@@ -205,6 +212,14 @@ func (a *Allocator) PoolOf(addr netip.Addr) (name string, ok bool) {
 	return name, name != ""
 }
 
+// GivenBy returns the pool that gives the address, as far as nobody has it and it is used for nothing else.
+func (a *Allocator) GivenBy(addr netip.Addr) (name string, ok bool) {
+	if place := a.find(addr); place != nil && place.gives(addr) {
+		return place.pool.Name, true
+	}
+	return "", false
+}
+
 // Usage is how full the pool is; zero when there is no such pool.
 func (a *Allocator) Usage(name string) Usage {
 	p := a.pools[name]
@@ -212,6 +227,23 @@ func (a *Allocator) Usage(name string) Usage {
 		return Usage{}
 	}
 	return Usage{V4: p.parts[0].usage(), V6: p.parts[1].usage(), Outside: p.outside}
+}
+
+// Outside returns the addresses that were given from the pool and are not in it any more, sorted.
+func (a *Allocator) Outside(name string) []netip.Addr {
+	p := a.pools[name]
+	if p == nil || p.outside == 0 {
+		return nil
+	}
+	var outside []netip.Addr
+	for addr, h := range a.holdings {
+		place := a.find(addr)
+		if h.pool() == name && len(h.holders) > 0 && (place == nil || place.pool != p || !place.gives(addr)) {
+			outside = append(outside, addr)
+		}
+	}
+	slices.SortFunc(outside, netip.Addr.Compare)
+	return outside
 }
 
 // find is the place of the address in a pool, nil when no pool has it.
@@ -278,6 +310,9 @@ func (l *located) count(addr netip.Addr, h *holding, by int) {
 	if h.quarantined {
 		part.quarantined += uint64(by)
 	}
+	if h.used {
+		part.used += uint64(by)
+	}
 	if len(h.holders) == 0 {
 		part.reserved += uint64(by)
 		return
@@ -291,7 +326,7 @@ func (l *located) count(addr netip.Addr, h *holding, by int) {
 	}
 }
 
-func (h *holding) taken() bool { return h.reserved || h.quarantined || len(h.holders) > 0 }
+func (h *holding) taken() bool { return h.reserved || h.quarantined || h.used || len(h.holders) > 0 }
 
 // keptFor says whether the address is reserved for the Service.
 func (h *holding) keptFor(key Key) bool { return h.reserved && h.reservedFor == key && key != Key{} }

@@ -16,10 +16,14 @@ type owned struct {
 }
 
 // layout gives the pool what is left of its ranges, split by use, and says what is not left.
-func (e *estate) layout(p Pool) ([]plot, []Problem) {
+func (e *estate) layout(p Pool, blocks []Block) ([]plot, []Problem) {
 	var plots []plot
 	var problems []Problem
-	holes := union(slices.DeleteFunc(slices.Clone(p.Exclude), func(r Range) bool { return !r.valid() }))
+	holes := slices.DeleteFunc(slices.Clone(p.Exclude), func(r Range) bool { return !r.valid() })
+	for i := range blocks {
+		holes = append(holes, blocks[i].Range)
+	}
+	holes = union(holes)
 	for _, written := range p.Ranges {
 		if !written.valid() {
 			problems = append(problems, Problem{InvalidRange, fmt.Sprintf("%s is not a range: write it like 203.0.113.0/24 or 203.0.113.10-203.0.113.50.", written)})
@@ -27,6 +31,7 @@ func (e *estate) layout(p Pool) ([]plot, []Problem) {
 		}
 		kept, lost := e.take(p.Name, written)
 		problems = append(problems, overlaps(p.Name, written, lost)...)
+		problems = append(problems, blocked(written, blocks)...)
 		for _, r := range kept {
 			plots = split(plots, r, written, p.StaticBand, holes)
 		}

@@ -84,8 +84,8 @@ type Usage struct {
 }
 
 // FamilyUsage counts the addresses of one family, math.MaxInt64 when there are more. An address that several Services
-// share counts once. What is neither allocated nor free is reserved or
-// quarantined.
+// share counts once. What is neither allocated nor free is reserved, quarantined or used otherwise. What is blocked is
+// no part of the capacity.
 type FamilyUsage struct{ Capacity, Allocated, Free uint64 }
 
 // pool is a Pool with what is held in it.
@@ -110,7 +110,7 @@ type use uint8
 const (
 	automatic use = iota // given by itself
 	band                 // given by itself when nothing else is left
-	excluded             // never given
+	excluded             // never given: the pool excludes it, or it is blocked
 )
 
 // part is what a pool has of one family.
@@ -118,6 +118,7 @@ type part struct {
 	spaces              [2]space // by use: automatic, band
 	allocated, reserved uint64
 	quarantined         uint64 // of these, in use by hosts that are none of ours
+	used                uint64 // of these, that Allocator.uses has
 }
 
 type tenant struct {

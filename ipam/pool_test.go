@@ -57,8 +57,8 @@ func TestSetPoolsProblems(t *testing.T) {
 // The static band is measured on the range as it is written, whatever is left of it.
 func TestLayout(t *testing.T) {
 	var e estate
-	e.layout(Pool{Name: "old", Ranges: rs("10.0.0.0/30", "10.0.1.0/24")})
-	plots, _ := e.layout(Pool{Name: "young", Ranges: rs("10.0.0.0/23"), Exclude: rs("10.0.0.8/30", "10.0.0.64-10.0.5.0")})
+	e.layout(Pool{Name: "old", Ranges: rs("10.0.0.0/30", "10.0.1.0/24")}, nil)
+	plots, _ := e.layout(Pool{Name: "young", Ranges: rs("10.0.0.0/23"), Exclude: rs("10.0.0.8/30", "10.0.0.64-10.0.5.0")}, nil)
 	var got []string
 	for _, p := range plots {
 		got = append(got, [...]string{"automatic ", "band ", "excluded "}[p.use]+p.String())
@@ -79,8 +79,8 @@ func TestUsage(t *testing.T) {
 		{"nothing", Pool{}, nil, Usage{}},
 		{"exclusions and avoided", Pool{Ranges: rs("10.0.0.0/24"), Exclude: rs("10.0.0.0-10.0.0.9", "10.0.0.5-10.0.0.19"), AvoidBuggyIPs: true}, nil,
 			Usage{V4: FamilyUsage{235, 0, 235}}},
-		{"more than can be counted", Pool{Ranges: rs("::/0", "0.0.0.0/0")}, []fact{holds(web, "::7", Claim{}), holds(web, "1.1.1.1", Claim{})},
-			Usage{V4: FamilyUsage{1 << 32, 1, 1<<32 - 1}, V6: FamilyUsage{math.MaxInt64, 1, math.MaxInt64}}},
+		{"more than can be counted, less what is not unicast", Pool{Ranges: rs("::/0", "0.0.0.0/0")}, []fact{holds(web, "::7", Claim{}), holds(web, "1.1.1.1", Claim{})},
+			Usage{V4: FamilyUsage{3724476416, 1, 3724476415}, V6: FamilyUsage{math.MaxInt64, 1, math.MaxInt64}}},
 		{"shared counts once", Pool{Ranges: rs("10.0.0.0/24")}, []fact{holds(web, "10.0.0.1", Claim{}), holds(api, "10.0.0.1", Claim{})},
 			Usage{V4: FamilyUsage{256, 1, 255}}},
 		{"reserved is not free", Pool{Ranges: rs("10.0.0.0/24")}, []fact{reserved(web, "10.0.0.1"), reserved(Key{}, "10.0.0.2"), holds(api, "10.0.0.2", Claim{})},

@@ -20,10 +20,13 @@ type world struct {
 	held     map[netip.Addr]map[Key]Claim
 	reserved map[netip.Addr]Key
 	foreign  map[netip.Addr]bool // in quarantine
+	used     map[netip.Addr][]Use
+	blocks   []Block
 }
 
 func newWorld(rnd *rand.Rand) *world {
-	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}, foreign: map[netip.Addr]bool{}}
+	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}, foreign: map[netip.Addr]bool{},
+		used: map[netip.Addr][]Use{}}
 }
 
 // Whatever happens in whatever order, the counts are right, no address has two owners who do not share it, edits of
@@ -51,7 +54,9 @@ func TestAnyOrder(t *testing.T) {
 				addr := w.addr()
 				w.a.Unquarantine(addr)
 				delete(w.foreign, addr)
-			case n < 95:
+			case n < 94:
+				w.use()
+			case n < 97:
 				w.reserve()
 			default:
 				w.unreserve()
@@ -76,7 +81,11 @@ func (w *world) setPools(t *testing.T) {
 		}
 		w.Shuffle(len(w.pools), func(i, j int) { w.pools[i], w.pools[j] = w.pools[j], w.pools[i] })
 	}
-	w.a.SetPools(w.pools)
+	w.blocks = nil
+	for range w.IntN(3) {
+		w.blocks = append(w.blocks, Block{w.ranged(6), Use{Reason: ServiceRange, What: "a cluster IP"}})
+	}
+	w.a.SetPools(w.pools, w.blocks...)
 	if diff := cmp.Diff(before, w.holdings()); diff != "" {
 		t.Errorf("an edit of the pools moved addresses (-before +after):\n%s", diff)
 	}
@@ -170,7 +179,15 @@ func (w *world) given(t *testing.T, r *Request, addr netip.Addr, before bool) {
 	if w.foreign[addr] && !(kept && key == r.Key) && !(before && slices.Contains(r.Addresses, addr)) {
 		t.Errorf("%s goes to %s, and another host uses it", addr, r.Key)
 	}
-	if before || kept && key == r.Key {
+	if before {
+		return
+	}
+	if w.inUse(addr, func(u Use) bool {
+		return u.By != r.Key || !slices.Contains(r.Addresses, addr) && !kept && r.Share == ""
+	}) {
+		t.Errorf("%s goes to %s, and is used otherwise: %v %v", addr, r.Key, w.used[addr], w.blocks)
+	}
+	if kept && key == r.Key {
 		return
 	}
 	p := w.owner(addr)
@@ -197,7 +214,7 @@ func (w *world) exhausted(t *testing.T, err error) {
 	i := slices.IndexFunc(w.pools, func(p Pool) bool { return p.Name == no.Pool })
 	for addr := range w.addresses(&w.pools[i], no.Family) {
 		_, kept := w.reserved[addr]
-		if len(w.held[addr]) == 0 && !kept && !w.foreign[addr] {
+		if len(w.held[addr]) == 0 && !kept && !w.foreign[addr] && len(w.used[addr]) == 0 {
 			t.Errorf("%v, and %s is free", err, addr)
 		}
 	}
@@ -233,6 +250,25 @@ func (w *world) unreserve() {
 	delete(w.reserved, addr)
 }
 
+// use has an address used otherwise by a node, by Services, or by nobody any more.
+func (w *world) use() {
+	addr, uses := w.addr(), []Use(nil)
+	for range w.IntN(3) {
+		use := Use{Reason: NodeAddress, What: "a node's"}
+		if w.IntN(2) == 0 {
+			use = Use{ServiceAddress, "an external IP", w.key()}
+		}
+		uses = append(uses, use)
+	}
+	w.a.SetUses(addr, uses)
+	w.used[addr] = uses
+}
+
+// inUse reports whether the address is in a block or has a use that counts.
+func (w *world) inUse(addr netip.Addr, counts func(Use) bool) bool {
+	return slices.ContainsFunc(w.blocks, func(b Block) bool { return b.Contains(addr) }) || slices.ContainsFunc(w.used[addr], counts)
+}
+
 // owner is the oldest pool with the address.
 func (w *world) owner(addr netip.Addr) *Pool {
 	for i := range w.pools {
@@ -250,6 +286,9 @@ func (w *world) gives(p *Pool, addr netip.Addr) bool {
 		if r.valid() && r.Contains(addr) {
 			return false
 		}
+	}
+	if w.inUse(addr, func(Use) bool { return false }) {
+		return false
 	}
 	return w.owner(addr) == p && !(p.AvoidBuggyIPs && avoided(addr))
 }
@@ -275,7 +314,7 @@ func (w *world) usage(p *Pool) Usage {
 			switch {
 			case len(w.held[addr]) > 0:
 				u.Allocated++
-			case !kept && !w.foreign[addr]:
+			case !kept && !w.foreign[addr] && len(w.used[addr]) == 0:
 				u.Free++
 			}
 			u.Capacity++
@@ -288,6 +327,9 @@ func (w *world) usage(p *Pool) Usage {
 		if claims[first].Pool == p.Name && !w.gives(p, addr) {
 			u.Outside++
 		}
+	}
+	if outside := w.a.Outside(p.Name); len(outside) != u.Outside {
+		u.Outside = -len(outside)
 	}
 	return u
 }
@@ -331,6 +373,9 @@ func (w *world) replay(t *testing.T) {
 	for addr := range w.foreign {
 		facts = append(facts, func() { b.Quarantine(addr) })
 	}
+	for addr, uses := range w.used {
+		facts = append(facts, func() { b.SetUses(addr, uses) })
+	}
 	for range 5 {
 		addr, key := w.addr(), Key{"z", "gone"}
 		facts = append(facts, func() { b.Hold(addr, key, Claim{Pool: "p1", Share: "k"}); b.Release(addr, key) })
@@ -339,11 +384,11 @@ func (w *world) replay(t *testing.T) {
 	half := w.IntN(len(facts))
 	for i, f := range facts {
 		if i == half {
-			b.SetPools(w.pools)
+			b.SetPools(w.pools, w.blocks...)
 		}
 		f()
 	}
-	b.SetPools(w.pools)
+	b.SetPools(w.pools, w.blocks...)
 	if diff := cmp.Diff(dump(w.a), dump(b)); diff != "" {
 		t.Fatalf("told in another order (-first +second):\n%s", diff)
 	}
@@ -378,8 +423,11 @@ func (w *world) releaseAll(t *testing.T) {
 	for addr := range w.foreign {
 		w.a.Unquarantine(addr)
 	}
+	for addr := range w.used {
+		w.a.SetUses(addr, nil)
+	}
 	fresh := New()
-	fresh.SetPools(w.pools)
+	fresh.SetPools(w.pools, w.blocks...)
 	if diff := cmp.Diff(dump(fresh), dump(w.a)); diff != "" {
 		t.Errorf("left behind (-want +got):\n%s", diff)
 	}

@@ -37,6 +37,13 @@ const (
 	// The Service asks for two things that exclude each other.
 	ConflictingRequests Reason = "ConflictingRequests" // an internal load balancer, and a pool or an address of scope External
 
+	// The address is, or serves as, something else.
+	NotUnicast     Reason = "NotUnicast"     // no host can have it
+	NodeAddress    Reason = "NodeAddress"    // a node has it
+	SubnetAddress  Reason = "SubnetAddress"  // it stands for the subnet: the network's, broadcast, or subnet-router anycast
+	ServiceAddress Reason = "ServiceAddress" // a Service has it otherwise: as an external IP, a cluster IP, or from another provider
+	ServiceRange   Reason = "ServiceRange"   // cluster IPs are given from there
+
 	// A held address is not right any more.
 	NotRequested Reason = "NotRequested" // the Service asks for another one
 	OtherScope   Reason = "OtherScope"   // the Service was turned internal or external

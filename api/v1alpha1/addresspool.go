@@ -94,13 +94,15 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.ipMode) && self.ipMode == 'Proxy') || has(self.announce) && self.announce == 'None'",message="ipMode Proxy needs announce: None: kube-proxy makes no rule for such addresses, so nobody could answer for them where they are announced"
 type AddressPoolSpec struct {
-	// Addresses of the pool: prefixes ("203.0.113.0/24") and ranges
-	// ("198.51.100.10-198.51.100.50"), IPv4 and IPv6.
+	// Addresses of the pool: prefixes ("203.0.113.0/24"), ranges
+	// ("198.51.100.10-198.51.100.50") and single addresses, IPv4 and IPv6. What a
+	// Service cannot have is not given: addresses that are not unicast, those of
+	// nodes and of their subnets, and those that Services use otherwise.
 	//
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=90
-	// +kubebuilder:validation:XValidation:rule="self.all(a, a.contains('/') ? isCIDR(a) : (a.split('-').size() == 2 && a.split('-').all(p, isIP(p.trim()))))",message="each address must be a prefix such as 203.0.113.0/24 or a range such as 203.0.113.10-203.0.113.50; for a single address write a /32 or /128"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, a.contains('/') ? isCIDR(a) : (a.split('-').size() <= 2 && a.split('-').all(p, isIP(p.trim()))))",message="each entry must be a prefix such as 203.0.113.0/24, a range such as 203.0.113.10-203.0.113.50, or an address"
 	// +listType=set
 	Addresses []string `json:"addresses"`
 
@@ -237,6 +239,7 @@ type AddressCount struct {
 	Capacity int64 `json:"capacity"`
 	// Allocated is how many of them are in use or reserved.
 	Allocated int64 `json:"allocated"`
-	// Free is how many can still be given.
+	// Free is how many can still be given: not those that are reserved, that
+	// another host answers for, or that are something else already.
 	Free int64 `json:"free"`
 }

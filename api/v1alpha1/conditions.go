@@ -21,6 +21,11 @@ const (
 	// answers for the address. The message has its MAC address.
 	ConditionConflict = "Conflict"
 
+	// ConditionUnusable is on a VirtualIP that Services have and that is
+	// something else, too: the address of a node, of a subnet, or of another
+	// Service. It says what. Nobody loses the address by it.
+	ConditionUnusable = "Unusable"
+
 	// ConditionServiceProxyHealthy is on a Speaker: whether the service proxy of
 	// its node says that it is well.
 	ConditionServiceProxyHealthy = "ServiceProxyHealthy"
@@ -62,7 +67,14 @@ const (
 	GroupNotFound        Reason = "GroupNotFound"
 
 	// Announcing is between the assignment of an address and its first announcement.
-	Announcing         Reason = "Announcing"
+	Announcing     Reason = "Announcing"
+	NotUnicast     Reason = "NotUnicast"
+	NodeAddress    Reason = "NodeAddress"
+	SubnetAddress  Reason = "SubnetAddress"
+	ServiceAddress Reason = "ServiceAddress"
+	ServiceRange   Reason = "ServiceRange"
+	NoObstacle     Reason = "NoObstacle"
+
 	AddressConflict    Reason = "AddressConflict"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
@@ -198,6 +210,12 @@ var Reasons = []ReasonDoc{
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
 	{NoConflict, "Service", "The host that answered for the address as well is silent now, or the address is not announced on the network any more."},
 	{Announcing, "Service", "The address is assigned, and is about to be announced."},
+	{NotUnicast, "Service, AddressPool, VirtualIP", "The address is none that a host can have: multicast, loopback, link-local, unspecified or reserved. It is not given; the rest of the pool is."},
+	{NodeAddress, "Service, AddressPool, VirtualIP", "A node has the address itself; the message says which one and where. It is not given; a Service that has it keeps it."},
+	{SubnetAddress, "Service, VirtualIP", "The address stands for a subnet that a node is on: the network's own, its broadcast address, or its subnet-router anycast address (RFC 4291). It is not given; a Service that has it keeps it."},
+	{ServiceAddress, "Service, VirtualIP", "A Service uses the address otherwise: as an external IP, as its cluster IP, or from another provider. It is not given until that ends; a Service that has it keeps it."},
+	{ServiceRange, "Service, AddressPool, VirtualIP", "The API server gives cluster IPs from the range. None of it is given; a Service that has one keeps it."},
+	{NoObstacle, "VirtualIP", "The address is nothing but the address of its Services any more."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},

@@ -253,7 +253,7 @@ type VirtualIPStatus struct {
 	// +optional
 	OwnerSince *metav1.Time `json:"ownerSince,omitempty"`
 
-	// Conditions: Announced, Conflict.
+	// Conditions: Announced, Conflict, Unusable.
 	//
 	// +optional
 	// +listType=map

@@ -25,6 +25,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -49,6 +50,7 @@ var kinds = map[schema.GroupVersionResource]struct {
 	core("secrets"):    {"Secret", &corev1.Secret{}},
 	discoveryv1.SchemeGroupVersion.WithResource("endpointslices"): {"EndpointSlice", &discoveryv1.EndpointSlice{}},
 	coordinationv1.SchemeGroupVersion.WithResource("leases"):      {"Lease", &coordinationv1.Lease{}},
+	networkingv1.SchemeGroupVersion.WithResource("servicecidrs"):  {"ServiceCIDR", &networkingv1.ServiceCIDR{}},
 	v1alpha1.GroupVersion.WithResource("addresspools"):            {"AddressPool", &v1alpha1.AddressPool{}},
 	v1alpha1.GroupVersion.WithResource("virtualips"):              {"VirtualIP", &v1alpha1.VirtualIP{}},
 	v1alpha1.GroupVersion.WithResource("advertisements"):          {"Advertisement", &v1alpha1.Advertisement{}},

@@ -41,6 +41,25 @@ func readyCondition(problems []problem, good string, generation int64) metav1.Co
 	return condition
 }
 
+// poolCondition is the condition Ready of a pool. That nodes have some of its addresses is a problem; that a subnet or a
+// Service has one is said, and so is who has addresses that the pool has no more.
+func poolCondition(problems []problem, nodes, others, outside []string, generation int64) metav1.Condition {
+	if len(nodes) > 0 {
+		problems = append(problems, problem{v1alpha1.NodeAddress, fmt.Sprintf(
+			"Addresses of nodes are not given: %s. Take them out of the pool.", some(nodes, "; "))})
+	}
+	good := "All addresses of the pool can be given."
+	if len(others) > 0 {
+		good = fmt.Sprintf("All addresses of the pool can be given but for %d that are something else: %s.", len(others), some(others, "; "))
+	}
+	condition := readyCondition(problems, good, generation)
+	if len(outside) > 0 {
+		condition.Message = truncate(condition.Message, 4096) + fmt.Sprintf(
+			" In use, given from the pool and in it no more: %s.", some(outside, "; "))
+	}
+	return condition
+}
+
 func truncate(s string, length int) string {
 	if len(s) <= length {
 		return s

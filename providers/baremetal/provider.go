@@ -58,6 +58,7 @@ type Provider struct {
 	adverts    cache.SharedIndexInformer
 	peers      cache.SharedIndexInformer
 	speakers   cache.SharedIndexInformer
+	cidrs      *serviceCIDRs
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
@@ -80,6 +81,7 @@ type Provider struct {
 	ledger *ledger
 	live   liveness
 	vigil  vigil
+	uses   uses
 	// waiting are Services that lack an address, with the reason.
 	waiting map[ipam.Key]*v1alpha1.Refusal
 	// ignored are sentences about annotations that do nothing, told of Services.
@@ -118,6 +120,8 @@ func New(options Options) (*Provider, error) {
 		adverts:         client.Informer(options.Herald.Advertisements, &v1alpha1.Advertisement{}),
 		peers:           client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
 		speakers:        client.Informer(options.Herald.Speakers, &v1alpha1.Speaker{}),
+		cidrs:           newServiceCIDRs(options.Client),
+		uses:            newUses(),
 		places:          newQueue[netip.Addr]("placement"),
 		poolStatuses:    newQueue[string]("pool-status"),
 		advertStatuses:  newQueue[string]("advertisement-status"),
@@ -559,14 +563,19 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var given []string
+	var given, obstacles []string
 	for _, vip := range p.servedAt(request) {
 		given = append(given, fmt.Sprintf("%s from pool %q", vip.Spec.Address, vip.Spec.Pool))
+		if addr, err := v1alpha1.ParseVirtualIPName(vip.Name); err == nil {
+			if _, sentence := p.ledger.allocator.Obstacle(addr, request.Key); sentence != "" {
+				obstacles = append(obstacles, sentence)
+			}
+		}
 	}
 	if len(given) == 0 {
 		return false, "", ""
 	}
-	message = "Assigned " + strings.Join(given, " and ") + "."
+	message = strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, obstacles...), " ")
 	reason = v1alpha1.AddressAssigned
 	if refusal := p.waiting[request.Key]; refusal != nil {
 		reason, message = v1alpha1.AddressPartial, message+" "+refusal.Message

@@ -128,7 +128,10 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 		p.tellPlacement(vip, written, placed.why)
 		vip = written
 	}
-	return p.announce(ctx, vip, &placed)
+	if err := p.announce(ctx, vip, &placed); err != nil {
+		return err
+	}
+	return p.tellUse(ctx, addr)
 }
 
 // reread takes in the version of a VirtualIP that ours lost against, and
@@ -259,7 +262,9 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	p.mu.Lock()
 	pool := p.poolObjects[name]
 	usage := p.ledger.allocator.Usage(name)
-	problems := p.poolProblems[name]
+	problems := slices.Clone(p.poolProblems[name])
+	nodes, others := p.usesIn(name)
+	outside := p.outsideOf(name)
 	p.mu.Unlock()
 	if pool == nil {
 		p.mu.Lock()
@@ -275,7 +280,7 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	desired.Status.IPv4, desired.Status.IPv6 = addressCount(usage.V4), addressCount(usage.V6)
 	desired.Status.AddressesOutside = int64(usage.Outside)
 	desired.Status.Addresses = v1alpha1.OneLineOf(pool.Spec.Addresses)
-	condition := readyCondition(problems, "All addresses of the pool can be given.", pool.Generation)
+	condition := poolCondition(problems, nodes, others, outside, pool.Generation)
 	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	if equality.Semantic.DeepEqual(pool.Status, desired.Status) {
 		return nil
@@ -301,10 +306,13 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 // countersDelay is the least time between two writes of the counters of a pool.
 const countersDelay = 10 * time.Second
 
-// countersWait is how long the counters of a pool wait to be written. What its
-// condition says does not.
+// countersWait is how long the counters of a pool wait to be written, and with
+// them the names in the message of its condition. Whether the pool is in order
+// does not wait.
 func (p *Provider) countersWait(pool, desired *v1alpha1.AddressPool) time.Duration {
-	if !equality.Semantic.DeepEqual(pool.Status.Conditions, desired.Status.Conditions) {
+	before := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+	after := meta.FindStatusCondition(desired.Status.Conditions, v1alpha1.ConditionReady)
+	if before == nil || before.Status != after.Status || before.Reason != after.Reason || before.ObservedGeneration != after.ObservedGeneration {
 		return 0
 	}
 	p.mu.Lock()
@@ -318,7 +326,7 @@ func (p *Provider) tellCondition(object runtime.Object, before, after *metav1.Co
 		return
 	}
 	if after.Status == metav1.ConditionTrue {
-		if before != nil {
+		if before != nil && before.Status != metav1.ConditionTrue {
 			p.Recorder.Event(object, corev1.EventTypeNormal, after.Reason, after.Message)
 		}
 		return

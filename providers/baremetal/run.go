@@ -1,6 +1,7 @@
 package baremetal
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,6 +54,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 	for _, informer := range own {
 		go informer.RunWithContext(ctx)
 	}
+	go p.cidrs.run(ctx, p.Client)
 	shared := []cache.SharedIndexInformer{p.namespaces, p.nodes, p.slices, p.Informers.Core().V1().Services().Informer()}
 	synced := []cache.InformerSynced{}
 	for _, informer := range append(own, shared...) {
@@ -60,6 +63,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 	if !cache.WaitForNamedCacheSyncWithContext(ctx, synced...) {
 		return ctx.Err()
 	}
+	p.cidrs.wait(ctx)
 	p.load(ctx)
 	if err := p.watch(ctx); err != nil {
 		return err
@@ -94,6 +98,7 @@ func (p *Provider) load(ctx context.Context) {
 	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
 		p.ledger.see(vip)
 	}
+	p.readUses()
 	services, err := p.services.List(labels.Everything())
 	if err != nil {
 		return // a lister over a cache does not fail
@@ -157,6 +162,12 @@ func (p *Provider) watch(ctx context.Context) error {
 		}},
 		{p.peers, func(before, after any) { p.peerChanged(as[v1alpha1.BGPPeer](before), as[v1alpha1.BGPPeer](after)) }},
 		{p.speakers, func(before, after any) { p.speakerChanged(as[v1alpha1.Speaker](before), as[v1alpha1.Speaker](after)) }},
+		{p.Informers.Core().V1().Services().Informer(), func(before, after any) {
+			p.serviceChanged(as[corev1.Service](before), as[corev1.Service](after))
+		}},
+		{p.cidrs.informer, func(before, after any) {
+			p.serviceCIDRChanged(as[networkingv1.ServiceCIDR](before), as[networkingv1.ServiceCIDR](after))
+		}},
 		{p.namespaces, func(before, after any) { p.namespaceChanged(as[corev1.Namespace](before), as[corev1.Namespace](after)) }},
 	} {
 		_, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -295,6 +306,7 @@ func (p *Provider) endpointsChanged(before, after *discoveryv1.EndpointSlice) {
 }
 
 func (p *Provider) nodeChanged(before, after *corev1.Node) {
+	p.usesChanged(source{kind: "Node", name: cmp.Or(after, before).Name}, nodeUses(after))
 	if before == nil || after == nil || unfit(before) != unfit(after) || before.Spec.Unschedulable != after.Spec.Unschedulable ||
 		!maps.Equal(before.Labels, after.Labels) {
 		p.nodesChanged()
@@ -319,6 +331,9 @@ func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
 	if after != nil {
 		p.expectSpeaker(name)
 		p.speakerStatuses.Add(name)
+	}
+	if !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
+		p.usesChanged(source{kind: "Speaker", name: name}, speakerUses(after))
 	}
 	if was.SignsMarks != is.SignsMarks || !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
 		p.placeCandidate(name)
@@ -399,6 +414,7 @@ func (p *Provider) poolChanged(before, after *v1alpha1.AddressPool) {
 	}
 	p.mu.Lock()
 	p.readPools()
+	changed := p.readServiceUses()
 	p.readAdvertisements()
 	names := slices.Collect(maps.Keys(p.poolObjects))
 	var given []*v1alpha1.VirtualIP
@@ -412,6 +428,7 @@ func (p *Provider) poolChanged(before, after *v1alpha1.AddressPool) {
 	for _, name := range names {
 		p.poolStatuses.AddAfter(name, statusDelay)
 	}
+	p.followUses(changed)
 	p.checkAdvertisements()
 	for _, vip := range given {
 		if addr, err := v1alpha1.ParseVirtualIPName(vip.Name); err == nil {
@@ -505,7 +522,7 @@ func (p *Provider) readPools() {
 		p.poolObjects[object.Name] = object
 	}
 	pools, problems := parsePools(objects)
-	for name, found := range p.ledger.allocator.SetPools(pools) {
+	for name, found := range p.ledger.allocator.SetPools(pools, p.cidrs.blocks()...) {
 		for _, f := range found {
 			problems[name] = append(problems[name], problem{v1alpha1.Reason(f.Reason), f.Message})
 		}

@@ -21,7 +21,7 @@ func TestAPIServerRefusesBrokenObjects(t *testing.T) {
 	w := newWorld(t)
 	for _, c := range []struct{ name, manifest, want string }{
 		{"no addresses", `{"kind": "AddressPool", "spec": {"addresses": []}}`, "spec.addresses"},
-		{"single address", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.7"]}}`, "a prefix such as 203.0.113.0/24"},
+		{"two dashes", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.7-203.0.113.8-203.0.113.9"]}}`, "a prefix such as 203.0.113.0/24"},
 		{"prefix too long", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/33"]}}`, "a prefix such as 203.0.113.0/24"},
 		{"words", `{"kind": "AddressPool", "spec": {"addresses": ["some"]}}`, "a prefix such as 203.0.113.0/24"},
 		{"band", `{"kind": "AddressPool", "spec": {"addresses": ["203.0.113.0/24"], "staticBand": "Half"}}`, "staticBand must be Auto, None or a number"},
