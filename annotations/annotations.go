@@ -18,6 +18,8 @@ const (
 	Pool = "heraldlb.io/pool"
 	// Share is the key of Services that may share an address.
 	Share = "heraldlb.io/share"
+	// ShareNamespaces are the namespaces whose Services may share the address.
+	ShareNamespaces = "heraldlb.io/share-namespaces"
 	// Scope asks for a pool of that scope.
 	Scope = "heraldlb.io/scope"
 	// IPMode overrides the ipMode of the pool.
@@ -37,6 +39,7 @@ var Own = []Annotation{
 	{Addresses, "IP addresses, separated by commas", "chosen from a pool", "Addresses that the Service wants, at most one of each family. The field loadBalancerIP, which is deprecated, is read as well; both together must agree."},
 	{Pool, "name of an AddressPool", "any pool that serves the Service", "The pool to take addresses from, also one with autoAssign false."},
 	{Share, "string", "an address of its own", "Services with the same value may share an address when their ports differ and their traffic policies go together: all Cluster, or equal selectors."},
+	{ShareNamespaces, "names of namespaces, separated by commas, or *", "the Service's own namespace", "The other namespaces whose Services may share the address with this one, under the same key. Both sides have to name each other. * stands for every namespace: then the key is all that keeps others away."},
 	{Scope, "External or Internal", "External", "Which pools to take addresses from."},
 	{IPMode, "VIP or Proxy", "ipMode of the pool", "Value of status.loadBalancer.ingress[].ipMode."},
 }
@@ -76,6 +79,8 @@ var Aliases = []Alias{
 	{Name: "lbipam.cilium.io/sharing-key", Owner: "Cilium", Of: Share},
 	{Name: "io.cilium/lb-ipam-sharing-key", Owner: "Cilium", Of: Share},
 	{Name: "purelb.io/allow-shared-ip", Owner: "PureLB", Of: Share},
+
+	{Name: "lbipam.cilium.io/sharing-cross-namespace", Owner: "Cilium", Of: ShareNamespaces},
 
 	// What clouds call an internal load balancer: the page on Services in the
 	// documentation of Kubernetes, with its older forms, and clouds' own pages.

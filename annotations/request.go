@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -18,6 +19,9 @@ type Request struct {
 	Pool string
 	// Share is the sharing key; empty means an address of its own.
 	Share string
+	// ShareNamespaces are the other namespaces whose Services may share the
+	// address, sorted; "*" alone is every namespace.
+	ShareNamespaces []string
 	// Internal asks for a pool of scope Internal.
 	Internal bool
 	// IPMode to report; empty means that of the pool.
@@ -49,6 +53,9 @@ func Parse(service *corev1.Service) (Request, *v1alpha1.Refusal) {
 		return request, refusal
 	}
 	if request.Share, refusal = agreed(all[Share], nil); refusal != nil {
+		return request, refusal
+	}
+	if request.ShareNamespaces, refusal = parseNamespaces(all[ShareNamespaces], service.Namespace); refusal != nil {
 		return request, refusal
 	}
 	scope, refusal := agreed(all[Scope], []string{"External", "Internal"})
@@ -122,4 +129,50 @@ func parseAddressList(s said) ([]netip.Addr, *v1alpha1.Refusal) {
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	return addresses, nil
+}
+
+// maxNamespaces is how many namespaces a Service may name.
+const maxNamespaces = 64
+
+// parseNamespaces reads the namespaces that a Service of the namespace own
+// consents to share with. An empty value names none.
+func parseNamespaces(all []said, own string) ([]string, *v1alpha1.Refusal) {
+	var first []string
+	var by string
+	for _, s := range all {
+		if s.value == "" {
+			continue
+		}
+		names, refusal := parseNamespaceList(s, own)
+		if refusal != nil {
+			return nil, refusal
+		}
+		if by != "" && !slices.Equal(first, names) {
+			return nil, v1alpha1.Refuse(v1alpha1.ConflictingRequests, "%s and %s name different namespaces: remove one, or make them agree", by, s.by)
+		}
+		first, by = names, s.by
+	}
+	return first, nil
+}
+
+func parseNamespaceList(s said, own string) ([]string, *v1alpha1.Refusal) {
+	var names []string
+	for field := range strings.SplitSeq(s.value, ",") {
+		field = strings.TrimSpace(field)
+		if field == "*" {
+			return []string{"*"}, nil
+		}
+		if len(validation.IsDNS1123Label(field)) > 0 {
+			return nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s has %.63q, which is no name of a namespace: want names separated by commas, or * for every namespace", s.by, field)
+		}
+		if field != own {
+			names = append(names, field)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) > maxNamespaces {
+		return nil, v1alpha1.Refuse(v1alpha1.InvalidAnnotation, "%s names %d namespaces: want at most %d, or * for every namespace", s.by, len(names), maxNamespaces)
+	}
+	return names, nil
 }

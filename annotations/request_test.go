@@ -55,6 +55,11 @@ func TestParse(t *testing.T) {
 
 		{"a pool", texts{Pool: "public"}, "", Request{Pool: "public"}},
 		{"a sharing key", texts{Share: "web"}, "", Request{Share: "web"}},
+		{"namespaces to share with", texts{ShareNamespaces: " mail,dns , dns"}, "", Request{ShareNamespaces: []string{"dns", "mail"}}},
+		{"every namespace", texts{ShareNamespaces: "mail,*"}, "", Request{ShareNamespaces: []string{"*"}}},
+		{"no namespace", texts{ShareNamespaces: " "}, "", Request{}},
+		{"no namespace beside an alias that names one", texts{ShareNamespaces: "", "lbipam.cilium.io/sharing-cross-namespace": "dns"}, "", Request{ShareNamespaces: []string{"dns"}}},
+		{"the same namespaces in another order", texts{ShareNamespaces: "dns,mail", "lbipam.cilium.io/sharing-cross-namespace": "mail,dns"}, "", Request{ShareNamespaces: []string{"dns", "mail"}}},
 		{"internal", texts{Scope: "Internal"}, "", Request{Internal: true}},
 		{"external", texts{Scope: "External"}, "", Request{}},
 		{"mode VIP", texts{IPMode: "VIP"}, "", Request{IPMode: corev1.LoadBalancerIPModeVIP}},
@@ -152,11 +157,12 @@ var good = map[string]struct {
 	value, other string
 	want         Request
 }{
-	Addresses: {"203.0.113.17", "203.0.113.18", Request{Addresses: addrs("203.0.113.17")}},
-	Pool:      {"public", "private", Request{Pool: "public"}},
-	Share:     {"key", "other", Request{Share: "key"}},
-	Scope:     {"Internal", "External", Request{Internal: true}},
-	IPMode:    {"Proxy", "VIP", Request{IPMode: corev1.LoadBalancerIPModeProxy}},
+	Addresses:       {"203.0.113.17", "203.0.113.18", Request{Addresses: addrs("203.0.113.17")}},
+	Pool:            {"public", "private", Request{Pool: "public"}},
+	Share:           {"key", "other", Request{Share: "key"}},
+	ShareNamespaces: {"mail, dns,mail", "dns", Request{ShareNamespaces: []string{"dns", "mail"}}},
+	Scope:           {"Internal", "External", Request{Internal: true}},
+	IPMode:          {"Proxy", "VIP", Request{IPMode: corev1.LoadBalancerIPModeProxy}},
 }
 
 func TestEveryAliasSaysWhatItStandsFor(t *testing.T) {

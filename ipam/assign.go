@@ -86,10 +86,11 @@ func (a *Allocator) complete(r *Request, c *choice) (missing []*Refusal) {
 			c[i] = a.kept(r, i)
 		}
 	}
+	var apart [len(families)]*Refusal
 	if r.Share != "" {
 		for i, open := range c.open(r) {
 			if open {
-				c[i] = a.shareable(r, i)
+				c[i], apart[i] = a.shareable(r, i)
 			}
 		}
 	}
@@ -106,7 +107,7 @@ func (a *Allocator) complete(r *Request, c *choice) (missing []*Refusal) {
 			c[i] = a.free(r, i)
 		}
 		if !c[i].IsValid() {
-			missing = append(missing, a.none(r, i))
+			missing = append(missing, a.none(r, i).orApart(apart[i]))
 		}
 	}
 	return missing
@@ -126,22 +127,6 @@ func (a *Allocator) kept(r *Request, family int) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// shareable is the address under the Service's sharing key that it may join: of the pool tried first, the lowest.
-func (a *Allocator) shareable(r *Request, family int) netip.Addr {
-	var best netip.Addr
-	rank := len(a.order)
-	for _, addr := range a.shared[r.Share] {
-		place := a.find(addr)
-		if index(addr) != family || place == nil || place.pool.rank >= rank {
-			continue
-		}
-		if place.pool.turnsAway(r) == "" && a.check(r, addr) == nil {
-			best, rank = addr, place.pool.rank
-		}
-	}
-	return best
 }
 
 // fromOnePool fills all open families from one pool, if one can.
@@ -265,7 +250,7 @@ func (a *Allocator) apply(r *Request, plan *Assignment) {
 		a.Release(addr, r.Key)
 	}
 	for _, given := range plan.Addresses {
-		a.Hold(given.Addr, r.Key, r.claim(given.Pool))
+		a.Hold(given.Addr, r.Key, a.renewed(r, given))
 	}
 }
 
@@ -293,6 +278,16 @@ func (a *Allocator) none(r *Request, family int) *Refusal {
 		whys = append(whys[:10], fmt.Sprintf("and %d more", n))
 	}
 	return refuse(reason, "No pool gives %s an %s address (%s): %s.", r.Key, families[family], strings.Join(whys, "; "), remedies[reason]).of(family, pool)
+}
+
+// orApart is the refusal of a Service that would not need an address of its own, could it join the one of its sharing key.
+func (r *Refusal) orApart(apart *Refusal) *Refusal {
+	if apart == nil {
+		return r
+	}
+	joined := *apart
+	joined.Message += " There is no address of its own for it either. " + r.Message
+	return &joined
 }
 
 var remedies = map[Reason]string{

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -52,6 +53,7 @@ func TestAssign(t *testing.T) {
 	gaps := Pool{Name: "gaps", Ranges: rs("10.0.10.0-10.0.10.3"), Exclude: rs("10.0.10.2-10.0.10.3"), AvoidBuggyIPs: true, AutoAssign: true}
 	last := Pool{Name: "zlast", Ranges: rs("10.0.11.1", "2001:db8:11::1"), AutoAssign: true}
 	key := func(ports []Port) Claim { return Claim{Share: "k", Ports: ports} }
+	consenting := func(to ...string) Claim { return Claim{Share: "k", Consent: to, Ports: http} }
 
 	for _, c := range []struct {
 		name    string
@@ -135,7 +137,7 @@ func TestAssign(t *testing.T) {
 		{"held, told of again, and the Service was turned internal", []Pool{inside, one},
 			[]fact{holds(web, "10.0.0.1", Claim{Scope: External}), holds(web, "10.0.0.1", Claim{})}, Request{Families: v4, Internal: true},
 			"10.0.6.1 of inside; added 10.0.6.1; released 10.0.0.1"},
-		{"held, the Service is internal, and since when is not known", []Pool{inside, one}, []fact{holds(web, "10.0.0.1", Claim{})}, Request{Families: v4, Internal: true}, "10.0.0.1 of one"},
+		{"held, the Service is internal, and since when is not known", []Pool{inside, one}, []fact{holds(web, "10.0.0.1", Claim{})}, Request{Families: v4, Internal: true}, "10.0.6.1 of inside; added 10.0.6.1; released 10.0.0.1"},
 		{"held, and asked for by the old name of the pool", []Pool{one}, []fact{holds(web, "10.0.0.1", Claim{Pool: "old"})}, Request{Families: v4, Pool: "old"}, "10.0.0.1 of old"},
 		{"two of one family held", []Pool{two}, []fact{holds(web, "10.0.2.2", Claim{}), holds(web, "10.0.2.1", Claim{})}, Request{Families: v4},
 			"10.0.2.1 of two; released 10.0.2.2"},
@@ -168,16 +170,33 @@ func TestAssign(t *testing.T) {
 
 		// Sharing.
 		{"joins", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
-		{"joins across namespaces", []Pool{one}, []fact{holds(mail, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
+		{"joins across namespaces", []Pool{one}, []fact{holds(mail, "10.0.0.1", consenting("shop"))}, Request{Families: v4, Share: "k", Consent: Consent{"post"}, Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
+		{"joins across namespaces, all of them", []Pool{one}, []fact{holds(mail, "10.0.0.1", consenting("*"))}, Request{Families: v4, Share: "k", Consent: Consent{"*"}, Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
+		{"does not join without the holder's consent", []Pool{one, first}, []fact{holds(mail, "10.0.0.1", consenting("else"))}, Request{Families: v4, Share: "k", Consent: Consent{"post"}, Ports: https},
+			"10.0.8.1 of zfirst; added 10.0.8.1"},
+		{"does not join without consenting", []Pool{one, first}, []fact{holds(mail, "10.0.0.1", consenting("*"))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
+		{"hears nothing of a key in another namespace", []Pool{one}, []fact{holds(mail, "10.0.0.1", consenting("*"))}, Request{Families: v4, Share: "k", Ports: https},
+			"PoolExhausted: No pool gives shop/web an IPv4 address (one has all its 1 taken): add addresses, or release some."},
 		{"does not join where it is not served", []Pool{picky, one}, []fact{holds(api, "10.0.7.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.0.1 of one; added 10.0.0.1"},
 		{"does not join where it is excluded", []Pool{gaps, one}, []fact{holds(api, "10.0.10.2", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.10.1 of gaps; added 10.0.10.1"},
-		{"joins in the pool tried first", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), holds(mail, "10.0.8.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
+		{"joins in the pool tried first", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), holds(Key{"shop", "zoo"}, "10.0.8.1", key(http))}, Request{Families: v4, Share: "k", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"does not join on the same port", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: http}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"does not join another key", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "q", Ports: https}, "10.0.8.1 of zfirst; added 10.0.8.1"},
 		{"its port is taken now, and it moves", []Pool{one, first}, []fact{holds(api, "10.0.0.1", key(http)), holds(web, "10.0.0.1", key(https))}, Request{Families: v4, Share: "k", Ports: http},
 			"10.0.8.1 of zfirst; added 10.0.8.1; released 10.0.0.1"},
 		{"its port is taken now, and it cannot move", []Pool{one}, []fact{holds(api, "10.0.0.1", key(http)), holds(web, "10.0.0.1", key(https))}, Request{Families: v4, Share: "k", Ports: http},
-			"PoolExhausted: No pool gives shop/web an IPv4 address (one has all its 1 taken): add addresses, or release some."},
+			"PortConflict: Address 10.0.0.1 is held by shop/api, which serves TCP port 80 too: change one of the ports, or ask for another address. " +
+				"There is no address of its own for it either. No pool gives shop/web an IPv4 address (one has all its 1 taken): add addresses, or release some."},
+		{"its key cannot be honored, and there is no other address", []Pool{one}, []fact{holds(api, "10.0.0.1", key(http))}, Request{Families: v4, Share: "k", Ports: https, Local: true, Backend: "b"},
+			"PolicyConflict: Address 10.0.0.1 is held by shop/api, and with externalTrafficPolicy Local both must have the same selector: make both Cluster, or ask for another address. " +
+				"There is no address of its own for it either. No pool gives shop/web an IPv4 address (one has all its 1 taken): add addresses, or release some."},
+		{"the holder serves a guest's port now, and stays", []Pool{one, first}, []fact{holds(web, "10.0.0.1", Claim{Share: "k", Since: time.Unix(1, 0)}), holds(api, "10.0.0.1", Claim{Share: "k", Ports: http, Since: time.Unix(2, 0)})},
+			Request{Families: v4, Share: "k", Ports: http}, "10.0.0.1 of one"},
+		{"the holder removes its key, and stays", []Pool{one, first}, []fact{holds(web, "10.0.0.1", Claim{Share: "k", Since: time.Unix(1, 0)}), holds(api, "10.0.0.1", Claim{Share: "k", Ports: http, Since: time.Unix(2, 0)})},
+			Request{Families: v4, Ports: https}, "10.0.0.1 of one"},
+		{"a guest serves another guest's port now, and moves", []Pool{one, first}, []fact{holds(mail, "10.0.0.1", Claim{Share: "k", Consent: Consent{"*"}}),
+			holds(web, "10.0.0.1", Claim{Share: "k", Since: time.Unix(1, 0)}), holds(api, "10.0.0.1", Claim{Share: "k", Ports: http, Since: time.Unix(2, 0)})},
+			Request{Families: v4, Share: "k", Consent: Consent{"post"}, Ports: http}, "10.0.8.1 of zfirst; added 10.0.8.1; released 10.0.0.1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := New()
@@ -209,6 +228,14 @@ func TestCheckAsked(t *testing.T) {
 	ask := func(share string, ports []Port, local bool, backend string) Request {
 		return Request{Share: share, Ports: ports, Local: local, Backend: backend}
 	}
+	with := func(share string, ports []Port, to ...string) Claim {
+		return Claim{Share: share, Ports: ports, Consent: to}
+	}
+	from := func(share string, ports []Port, to ...string) Request {
+		return Request{Share: share, Ports: ports, Consent: to}
+	}
+	const elsewhere = "NotShared: Address 203.0.113.9 is held by a Service of another namespace, which does not share it with shop/web: that takes one sharing key, " +
+		"consent of both sides, no port in common and externalTrafficPolicy Cluster. Ask for another address."
 	pools := []Pool{
 		{Name: "public", Ranges: rs("203.0.113.0/24", "2001:db8::/64"), Exclude: rs("203.0.113.32/28"), AvoidBuggyIPs: true, StaticBand: 16},
 		{Name: "other", Ranges: rs("10.0.0.0/8"), Serves: func(*Request) bool { return false }},
@@ -255,7 +282,15 @@ func TestCheckAsked(t *testing.T) {
 		{"taken, the Service has no key", holds(api, "203.0.113.9", claim(false, "")), Request{}, "203.0.113.9",
 			"NotShared: Address 203.0.113.9 is held by shop/api, and shop/web has no sharing key: give both the same key, or ask for another address. (shop/api)"},
 		{"taken, another key", holds(api, "203.0.113.9", claim(false, "")), ask("q", nil, false, ""), "203.0.113.9",
-			`OtherShareKey: Address 203.0.113.9 is held by shop/api under the sharing key "k", and shop/web has the key "q": give both the same key, or ask for another address. (shop/api)`},
+			`OtherShareKey: Address 203.0.113.9 is held by shop/api under another sharing key: give both the same key, or ask for another address. (shop/api)`},
+		{"taken in another namespace", holds(mail, "203.0.113.9", Claim{}), ask("k", https, false, ""), "203.0.113.9", elsewhere},
+		{"taken in another namespace, another key", holds(mail, "203.0.113.9", with("q", http, "*")), from("k", https, "post"), "203.0.113.9", elsewhere},
+		{"taken in another namespace, without its consent", holds(mail, "203.0.113.9", with("k", http)), from("k", https, "post"), "203.0.113.9", elsewhere},
+		{"taken in another namespace, without consenting", holds(mail, "203.0.113.9", with("k", http, "*")), from("k", https), "203.0.113.9", elsewhere},
+		{"taken in another namespace, same port", holds(mail, "203.0.113.9", with("k", https, "*")), from("k", https, "post"), "203.0.113.9", elsewhere},
+		{"taken in another namespace, with all that it takes", holds(mail, "203.0.113.9", with("k", http, "shop")), from("k", https, "post"), "203.0.113.9", ""},
+		{"reserved in another namespace", reserved(mail, "203.0.113.9"), Request{}, "203.0.113.9",
+			"Reserved: Address 203.0.113.9 is reserved for a Service of another namespace: ask for another address."},
 		{"shared, other port", holds(api, "203.0.113.9", claim(false, "a")), ask("k", https, false, "b"), "203.0.113.9", ""},
 		{"shared, other protocol", holds(api, "203.0.113.9", claim(false, "")), ask("k", []Port{{"UDP", 80}}, false, ""), "203.0.113.9", ""},
 		{"shared, same port", holds(api, "203.0.113.9", claim(false, "")), ask("k", []Port{{"TCP", 443}, {"TCP", 80}}, false, ""), "203.0.113.9",

@@ -70,10 +70,11 @@ func (a *Allocator) checkHeld(r *Request, addr netip.Addr, h *holding, claim *Cl
 	return a.checkShare(r, addr, h)
 }
 
-// turned says whether the Service was turned internal or external since it got the address. It is not when the pool
-// was turned, nor when the Service names the pool or the address itself.
+// turned reports whether the Service was turned internal or external since it got the address. It was not when the pool
+// was turned, nor when the Service names the pool or the address itself. Where nobody knows what it asked for then, an
+// internal Service does not stay in an external pool: internal means internal.
 func (a *Allocator) turned(r *Request, claim *Claim, in string) bool {
-	if claim.Scope == "" || claim.Scope == r.scope() || r.Pool != "" || len(r.Addresses) > 0 {
+	if claim.Scope == "" && !r.Internal || claim.Scope == r.scope() || r.Pool != "" || len(r.Addresses) > 0 {
 		return false
 	}
 	p := a.pools[in]
@@ -89,7 +90,7 @@ func (a *Allocator) checkNew(r *Request, addr netip.Addr) *Refusal {
 		return quarantined(addr)
 	}
 	if h != nil && h.reserved && !h.keptFor(r.Key) {
-		return reservedFor(h.reservedFor, addr)
+		return reservedFor(h.reservedFor, r.Key, addr)
 	}
 	if r.Pool != "" {
 		if no := a.checkPool(r, addr, place); no != nil {
@@ -155,67 +156,12 @@ func (a *Allocator) quota(p *pool, key Key, family int) bool {
 	return others >= p.MaxPerNamespace
 }
 
-// checkShare says whether the Service may be on the address with those who hold it already.
-func (a *Allocator) checkShare(r *Request, addr netip.Addr, h *holding) *Refusal {
-	if h == nil {
-		return nil
-	}
-	for i := range h.holders {
-		o := &h.holders[i]
-		if o.Key == r.Key {
-			continue
-		}
-		if reason, port := conflict(r, &o.Claim); reason != "" {
-			return notShared(reason, port, r, o, addr).at(addr, h.pool()).by(o.Key)
-		}
-	}
-	return nil
-}
-
-// conflict is the rule of sharing, which is MetalLB's: the same key, disjoint ports, and where one is Local equal
-// selectors, for then the nodes that can serve one can serve the other. It holds across namespaces.
-func conflict(r *Request, o *Claim) (Reason, Port) {
-	switch {
-	case r.Share == "" || o.Share == "":
-		return NotShared, Port{}
-	case r.Share != o.Share:
-		return OtherShareKey, Port{}
-	}
-	for _, port := range r.Ports {
-		if slices.Contains(o.Ports, port) {
-			return PortConflict, port
-		}
-	}
-	if (r.Local || o.Local) && (r.Backend != o.Backend || r.Backend == "") {
-		return PolicyConflict, Port{}
-	}
-	return "", Port{}
-}
-
-func notShared(reason Reason, port Port, r *Request, o *holder, addr netip.Addr) *Refusal {
-	switch reason {
-	case OtherShareKey:
-		return refuse(reason, "Address %s is held by %s under the sharing key %q, and %s has the key %q: give both the same key, or ask for another address.",
-			addr, o.Key, o.Share, r.Key, r.Share)
-	case PortConflict:
-		return refuse(reason, "Address %s is held by %s, which serves %s too: change one of the ports, or ask for another address.", addr, o.Key, port)
-	case PolicyConflict:
-		return refuse(reason, "Address %s is held by %s, and with externalTrafficPolicy Local both must have the same selector: make both Cluster, or ask for another address.",
-			addr, o.Key)
-	}
-	without := "neither of the two has a sharing key"
-	switch {
-	case r.Share != "":
-		without = o.Key.String() + " has no sharing key"
-	case o.Share != "":
-		without = r.Key.String() + " has no sharing key"
-	}
-	return refuse(reason, "Address %s is held by %s, and %s: give both the same key, or ask for another address.", addr, o.Key, without)
-}
-
-func reservedFor(key Key, addr netip.Addr) *Refusal {
+func reservedFor(key, asker Key, addr netip.Addr) *Refusal {
 	if key == (Key{}) {
 		return refuse(Reserved, "Address %s is reserved and not for any Service: delete its VirtualIP, or ask for another address.", addr).at(addr, "")
+	}
+	if key.Namespace != asker.Namespace {
+		return refuse(Reserved, "Address %s is reserved for a Service of another namespace: ask for another address.", addr).at(addr, "")
 	}
 	return refuse(Reserved, "Address %s is reserved for %s: delete its VirtualIP, or ask for another address.", addr, key).at(addr, "").by(key)
 }

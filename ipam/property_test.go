@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,8 +9,9 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 )
 
 // world is an Allocator beside all that it was told, written down naively.
@@ -22,11 +24,12 @@ type world struct {
 	foreign  map[netip.Addr]bool // in quarantine
 	used     map[netip.Addr][]Use
 	blocks   []Block
+	now      time.Time
 }
 
 func newWorld(rnd *rand.Rand) *world {
 	return &world{Rand: rnd, a: New(), held: map[netip.Addr]map[Key]Claim{}, reserved: map[netip.Addr]Key{}, foreign: map[netip.Addr]bool{},
-		used: map[netip.Addr][]Use{}}
+		used: map[netip.Addr][]Use{}, now: time.Unix(1e9, 0)}
 }
 
 // Whatever happens in whatever order, the counts are right, no address has two owners who do not share it, edits of
@@ -86,7 +89,7 @@ func (w *world) setPools(t *testing.T) {
 		w.blocks = append(w.blocks, Block{w.ranged(6), Use{Reason: ServiceRange, What: "a cluster IP"}})
 	}
 	w.a.SetPools(w.pools, w.blocks...)
-	if diff := cmp.Diff(before, w.holdings()); diff != "" {
+	if diff := gocmp.Diff(before, w.holdings()); diff != "" {
 		t.Errorf("an edit of the pools moved addresses (-before +after):\n%s", diff)
 	}
 }
@@ -124,7 +127,9 @@ func (w *world) key() Key {
 }
 
 func (w *world) request() *Request {
+	w.now = w.now.Add(time.Duration(w.IntN(2)) * time.Second)
 	r := &Request{
+		Now: w.now, Consent: [...]Consent{nil, {"b"}, {"a", "b"}, {Everyone}}[w.IntN(4)],
 		Key: w.key(), Partial: w.IntN(3) == 0, Internal: w.IntN(8) == 0, Local: w.IntN(3) == 0,
 		Share: [...]string{"", "", "k", "q"}[w.IntN(4)], Backend: [...]string{"", "x", "y"}[w.IntN(3)],
 		Families: [...][]Family{v4, v6, dual, {IPv6, IPv4}}[w.IntN(4)],
@@ -145,7 +150,7 @@ func (w *world) assign(t *testing.T) {
 	got, err := w.a.Assign(r)
 	if err != nil {
 		if after := dump(w.a); after != before {
-			t.Errorf("%v changed something:\n%s", err, cmp.Diff(before, after))
+			t.Errorf("%v changed something:\n%s", err, gocmp.Diff(before, after))
 		}
 		w.exhausted(t, err)
 		return
@@ -158,7 +163,9 @@ func (w *world) assign(t *testing.T) {
 		if w.held[given.Addr] == nil {
 			w.held[given.Addr] = map[Key]Claim{}
 		}
-		w.held[given.Addr][r.Key] = r.claim(given.Pool)
+		claim := r.claim(given.Pool)
+		claim.Since = w.since(r, given.Addr)
+		w.held[given.Addr][r.Key] = claim
 	}
 	settled := dump(w.a)
 	again, err := w.a.Assign(r)
@@ -167,11 +174,32 @@ func (w *world) assign(t *testing.T) {
 	}
 }
 
+// first is who has had the address for longest.
+func (w *world) first(addr netip.Addr) Key {
+	return slices.MinFunc(slices.Collect(maps.Keys(w.held[addr])), func(a, b Key) int {
+		return cmp.Or(w.held[addr][a].Since.Compare(w.held[addr][b].Since), a.compare(b))
+	})
+}
+
+// since is from when the Service has the address: as before, or later than all others on it.
+func (w *world) since(r *Request, addr netip.Addr) time.Time {
+	if claim, holds := w.held[addr][r.Key]; holds {
+		return claim.Since
+	}
+	since := r.Now
+	for _, claim := range w.held[addr] {
+		if !claim.Since.Before(since) {
+			since = claim.Since.Add(time.Microsecond)
+		}
+	}
+	return since
+}
+
 // given says whether an address may have been given: to one who shares it, and unless it was held or reserved for the
 // Service, from the pool's own addresses.
 func (w *world) given(t *testing.T, r *Request, addr netip.Addr, before bool) {
 	for other, claim := range w.held[addr] {
-		if why, _ := conflict(r, &claim); other != r.Key && why != "" {
+		if why, _ := conflict(r, &holder{other, claim}, false); other != r.Key && why != "" && w.first(addr) != r.Key {
 			t.Errorf("%s goes to %s, and %s holds it: %s", addr, r.Key, other, why)
 		}
 	}
@@ -345,7 +373,7 @@ func (w *world) holdings() map[string][]Key {
 func (w *world) compare(t *testing.T) {
 	for i := range w.pools {
 		p := &w.pools[i]
-		if diff := cmp.Diff(w.usage(p), w.a.Usage(p.Name)); diff != "" {
+		if diff := gocmp.Diff(w.usage(p), w.a.Usage(p.Name)); diff != "" {
 			t.Fatalf("usage of %+v (-want +got):\n%s", p, diff)
 		}
 	}
@@ -353,7 +381,7 @@ func (w *world) compare(t *testing.T) {
 	for addr, claims := range w.held {
 		want[addr.String()] = slices.SortedFunc(maps.Keys(claims), Key.compare)
 	}
-	if diff := cmp.Diff(want, w.holdings()); diff != "" {
+	if diff := gocmp.Diff(want, w.holdings()); diff != "" {
 		t.Fatalf("holders (-want +got):\n%s", diff)
 	}
 }
@@ -389,7 +417,7 @@ func (w *world) replay(t *testing.T) {
 		f()
 	}
 	b.SetPools(w.pools, w.blocks...)
-	if diff := cmp.Diff(dump(w.a), dump(b)); diff != "" {
+	if diff := gocmp.Diff(dump(w.a), dump(b)); diff != "" {
 		t.Fatalf("told in another order (-first +second):\n%s", diff)
 	}
 	for range 20 {
@@ -397,7 +425,7 @@ func (w *world) replay(t *testing.T) {
 		r.Key = Key{"new", fmt.Sprint(w.IntN(99))}
 		got, err := w.a.plan(r)
 		again, errAgain := b.plan(r)
-		if diff := cmp.Diff(planned(got, err), planned(again, errAgain)); diff != "" {
+		if diff := gocmp.Diff(planned(got, err), planned(again, errAgain)); diff != "" {
 			t.Fatalf("%+v (-first +second):\n%s", r, diff)
 		}
 	}
@@ -428,7 +456,7 @@ func (w *world) releaseAll(t *testing.T) {
 	}
 	fresh := New()
 	fresh.SetPools(w.pools, w.blocks...)
-	if diff := cmp.Diff(dump(fresh), dump(w.a)); diff != "" {
+	if diff := gocmp.Diff(dump(fresh), dump(w.a)); diff != "" {
 		t.Errorf("left behind (-want +got):\n%s", diff)
 	}
 	for _, p := range w.a.order {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Key names who holds an address: a Service.
@@ -64,9 +65,26 @@ type Claim struct {
 	Pool    string // the pool it was given from; "" when not known
 	Scope   Scope  // what its Service asked for when it was given; "" when not known
 	Share   string // the sharing key; "" is shared with nobody
+	Consent Consent
 	Ports   []Port // not changed after Hold
 	Local   bool   // externalTrafficPolicy: Local
 	Backend string // the selector in a comparable form; "" selects nothing and is like no other
+
+	// Since is when the Service got the address: the oldest claim is the holder's, the others are guests.
+	Since time.Time
+	// Grandfathered Services share the address without consent, as they did before it took any.
+	Grandfathered bool
+}
+
+// Consent is the other namespaces that may share an address with a Service. Everyone alone is all of them.
+type Consent []string
+
+// Everyone in a Consent stands for every namespace.
+const Everyone = "*"
+
+// to reports whether the Consent takes the namespace in.
+func (c Consent) to(namespace string) bool {
+	return slices.Contains(c, namespace) || slices.Contains(c, Everyone)
 }
 
 // Request is what one Service wants. The zero value of an option is the usual case.
@@ -83,11 +101,14 @@ type Request struct {
 	Internal bool
 
 	Share   string // sharing key, "" is not shared
+	Consent Consent
 	Ports   []Port
 	Local   bool   // externalTrafficPolicy: Local
 	Backend string // as in Claim
 
 	Labels, NamespaceLabels map[string]string // for Pool.Serves
+
+	Now time.Time // of claims that are made
 }
 
 func (r *Request) scope() Scope {
@@ -98,7 +119,7 @@ func (r *Request) scope() Scope {
 }
 
 func (r *Request) claim(pool string) Claim {
-	return Claim{Pool: pool, Scope: r.scope(), Share: r.Share, Ports: slices.Clone(r.Ports), Local: r.Local, Backend: r.Backend}
+	return Claim{Pool: pool, Scope: r.scope(), Share: r.Share, Consent: r.Consent, Ports: slices.Clone(r.Ports), Local: r.Local, Backend: r.Backend}
 }
 
 // asked is the address asked for of the family.

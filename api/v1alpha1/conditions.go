@@ -56,6 +56,9 @@ const (
 	LoadBalancerMade Reason = "LoadBalancerMade"
 	SyncFailed       Reason = "SyncFailed"
 
+	SharingEnded         Reason = "SharingEnded"
+	SharedWithoutConsent Reason = "SharedWithoutConsent"
+
 	Provisioning         Reason = "Provisioning"
 	Releasing            Reason = "Releasing"
 	PortNotServed        Reason = "PortNotServed"
@@ -216,6 +219,8 @@ var Reasons = []ReasonDoc{
 	{ServiceAddress, "Service, VirtualIP", "A Service uses the address otherwise: as an external IP, as its cluster IP, or from another provider. It is not given until that ends; a Service that has it keeps it."},
 	{ServiceRange, "Service, AddressPool, VirtualIP", "The API server gives cluster IPs from the range. None of it is given; a Service that has one keeps it."},
 	{NoObstacle, "VirtualIP", "The address is nothing but the address of its Services any more."},
+	{SharingEnded, "Service", "A guest leaves a shared address because the holder, which has had it for longest, was edited: a port, the policy, the key or the consent. Both are told."},
+	{SharedWithoutConsent, "Service", "The Service shares its address with one of another namespace from before that took consent. It stays so, and nobody joins without consent."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},
@@ -237,10 +242,10 @@ var Reasons = []ReasonDoc{
 	{Excluded, "Service", "The AddressPool excludes the address that is asked for."},
 	{BuggyAddress, "Service", "The address that is asked for ends in .0 or .255 and the AddressPool avoids those."},
 	{Reserved, "Service", "The address that is asked for is kept for another Service, or for nobody."},
-	{NotShared, "Service", "The address that is asked for is another Service's, and one of the two has no sharing key."},
+	{NotShared, "Service", "The address that is asked for is another Service's, and one of the two has no sharing key; or it is one of another namespace and they do not share, whatever the cause."},
 	{OtherShareKey, "Service", "The address that is asked for is shared under another key."},
-	{PortConflict, "Service", "The address is shared, and another Service on it has the same port."},
-	{PolicyConflict, "Service", "The address is shared, and the traffic policies do not go together."},
+	{PortConflict, "Service", "The address is shared, or was to be by its sharing key, and another Service on it has the same port."},
+	{PolicyConflict, "Service", "The address is shared, or was to be by its sharing key, and the traffic policies do not go together."},
 	{NotRequested, "Service", "The Service holds an address and asks for another one."},
 	{OtherScope, "Service", "The Service was turned from external to internal, or back."},
 

@@ -143,9 +143,26 @@ type Claim struct {
 	// UID of the Service.
 	// +optional
 	UID types.UID `json:"uid,omitempty"`
+	// Since is when the Service got the address. The oldest claim is the holder's;
+	// the others are its guests. Claims of the same time are ordered by namespace and name.
+	// +optional
+	Since *metav1.MicroTime `json:"since,omitempty"`
+	// Scope that the Service asked for when it got the address.
+	// +optional
+	Scope Scope `json:"scope,omitempty"`
 	// Share is the sharing key under which the Service has the address; empty is shared with nobody.
 	// +optional
 	Share string `json:"share,omitempty"`
+	// ShareNamespaces are the other namespaces whose Services may share the address
+	// with this one; "*" stands for every namespace.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	ShareNamespaces []string `json:"shareNamespaces,omitempty"`
+	// Grandfathered is set on Services of several namespaces that shared the
+	// address before that took consent. It ends when the Service names namespaces.
+	// +optional
+	Grandfathered bool `json:"grandfathered,omitempty"`
 	// Ports that the Service serves on the address.
 	// +optional
 	// +listType=atomic

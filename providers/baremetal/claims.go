@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,6 +70,35 @@ func unclaimed(vip *v1alpha1.VirtualIP, key ipam.Key) *v1alpha1.VirtualIP {
 	}
 	desired.Spec.Hold, desired.Spec.L2 = v1alpha1.Unclaimed, nil
 	return desired
+}
+
+// settled completes claims that an older version made, which did not say since
+// when. The later of the VirtualIP and the Service was there then, at the
+// earliest. Services of several namespaces shared without consent, and go on.
+// It returns the VirtualIP itself when nothing lacks.
+func settled(vip *v1alpha1.VirtualIP, created func(ipam.Key) time.Time) *v1alpha1.VirtualIP {
+	unknown := func(c v1alpha1.Claim) bool { return c.Since == nil }
+	if vip.CreationTimestamp.IsZero() || !slices.ContainsFunc(vip.Spec.Claims, unknown) {
+		return vip
+	}
+	vip = vip.DeepCopy()
+	var old []*v1alpha1.Claim
+	mixed := false
+	for i := range vip.Spec.Claims {
+		if claim := &vip.Spec.Claims[i]; claim.Since == nil {
+			since := vip.CreationTimestamp.Time
+			if made := created(ipam.Key{Namespace: claim.Namespace, Name: claim.Name}); made.After(since) {
+				since = made
+			}
+			claim.Since = &metav1.MicroTime{Time: since}
+			old = append(old, claim)
+			mixed = mixed || claim.Namespace != old[0].Namespace
+		}
+	}
+	for _, claim := range old {
+		claim.Grandfathered = mixed
+	}
+	return vip
 }
 
 func findClaim(vip *v1alpha1.VirtualIP, namespace, name string) int {

@@ -3,6 +3,7 @@ package baremetal
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -33,6 +34,11 @@ type ledger struct {
 	load map[string]int
 	// holding completes what a VirtualIP says of a claim.
 	holding func(claim *v1alpha1.Claim, pool string) ipam.Claim
+	// created is when a Service was made.
+	created func(ipam.Key) time.Time
+	// unsettled are addresses whose VirtualIP at the API server lacks what an
+	// older version did not write.
+	unsettled map[netip.Addr]bool
 }
 
 func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
@@ -44,6 +50,8 @@ func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
 		adopted:   map[netip.Addr]map[ipam.Key]ipam.Claim{},
 		load:      map[string]int{},
 		holding:   holding,
+		created:   func(ipam.Key) time.Time { return time.Time{} },
+		unsettled: map[netip.Addr]bool{},
 	}
 }
 
@@ -112,9 +120,14 @@ func (l *ledger) bury(vip *v1alpha1.VirtualIP, told bool) (gone bool) {
 
 func (l *ledger) put(addr netip.Addr, vip *v1alpha1.VirtualIP) {
 	l.count(l.vips[addr], -1)
+	delete(l.unsettled, addr)
 	if vip == nil {
 		delete(l.vips, addr)
 	} else {
+		told := vip
+		if vip = settled(told, l.created); vip != told {
+			l.unsettled[addr] = true
+		}
 		l.vips[addr] = vip
 		for i := range vip.Spec.Claims {
 			l.orphan(addr, ipam.Key{Namespace: vip.Spec.Claims[i].Namespace, Name: vip.Spec.Claims[i].Name})
@@ -213,7 +226,10 @@ func (l *ledger) adopt(addr netip.Addr, request *ipam.Request) {
 	if len(l.allocator.Holders(addr)) > 0 && l.allocator.Check(request, addr) != nil {
 		return
 	}
-	l.foster(addr, request.Key, ipam.Claim{Pool: pool, Share: request.Share, Ports: request.Ports, Local: request.Local, Backend: request.Backend})
+	l.foster(addr, request.Key, ipam.Claim{
+		Pool: pool, Share: request.Share, Consent: request.Consent, Ports: request.Ports, Local: request.Local, Backend: request.Backend,
+		Since: l.allocator.After(addr, request.Now),
+	})
 }
 
 // keep adopts the Services of a VirtualIP that somebody deleted, as far as they

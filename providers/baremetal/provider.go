@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -86,6 +87,8 @@ type Provider struct {
 	waiting map[ipam.Key]*v1alpha1.Refusal
 	// ignored are sentences about annotations that do nothing, told of Services.
 	ignored map[ipam.Key][]string
+	// apart are Services that could not join the others of their sharing key.
+	apart map[ipam.Key]bool
 	// poolObjects and problems are the AddressPools by name.
 	poolObjects    map[string]*v1alpha1.AddressPool
 	poolProblems   map[string][]problem
@@ -134,11 +137,13 @@ func New(options Options) (*Provider, error) {
 		poolWrites:      map[string]time.Time{},
 		waiting:         map[ipam.Key]*v1alpha1.Refusal{},
 		ignored:         map[ipam.Key][]string{},
+		apart:           map[ipam.Key]bool{},
 		peerWatches:     map[string]peerWatch{},
 		wake:            func(types.NamespacedName) {},
 		serves:          func(*corev1.Service) bool { return false },
 	}
 	p.ledger = newLedger(p.holding)
+	p.ledger.created = p.createdAt
 	if err := client.IndexSlices(p.slices, byService); err != nil {
 		return nil, err
 	}
@@ -213,12 +218,14 @@ var busy = api.NewRetryError("others keep writing the VirtualIP", 100*time.Milli
 // have changed. The status beside a refusal has what it holds all the same.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
 	p.tellIgnored(service)
+	parted := p.partedFrom(service)
 	for range attempts {
 		status, err := p.ensure(ctx, service)
 		if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
 			err = withIgnored(service, refusal)
 		}
 		if !errors.Is(err, errStale) {
+			p.tellParted(ctx, service, parted, status)
 			return status, err
 		}
 	}
@@ -228,18 +235,18 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1.LoadBalancerStatus, error) {
 	request, asked, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
 	if refusal != nil {
-		return p.refuse(ctx, service, refusal)
+		return p.refuse(ctx, service, nil, refusal)
 	}
 	if err := p.copySourceRanges(ctx, service); err != nil {
 		return p.lockedKept(service), err
 	}
 	lacks, refusal := p.closeFamilies(service, request)
 	if refusal != nil {
-		return p.refuse(ctx, service, refusal)
+		return p.refuse(ctx, service, request, refusal)
 	}
 	writes, assignment, err := p.assign(service, request, asked.IPMode, lacks)
 	if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
-		return p.refuse(ctx, service, refusal)
+		return p.refuse(ctx, service, request, refusal)
 	}
 	if err != nil {
 		return p.lockedKept(service), err
@@ -253,7 +260,9 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 	}
 	p.mu.Lock()
 	status, replaced := p.closed(service, p.status(addresses, asked.IPMode)), p.replacements(&assignment)
+	notes := p.sharingNotes(request)
 	p.mu.Unlock()
+	p.tellNotes(service, notes)
 	for _, message := range replaced {
 		p.Recorder.Event(service, corev1.EventTypeWarning, string(v1alpha1.AddressConflict), message)
 	}
@@ -261,12 +270,16 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 }
 
 // refuse leaves a refused Service what it has, which is made again where it
-// was lost. A claim of an earlier Service of its name is no claim of its.
-func (p *Provider) refuse(ctx context.Context, service *corev1.Service, refusal *v1alpha1.Refusal) (*corev1.LoadBalancerStatus, error) {
+// was lost, but for addresses that it forfeits. A claim of an earlier Service
+// of its name is no claim of its. request is nil when it cannot be read.
+func (p *Provider) refuse(
+	ctx context.Context, service *corev1.Service, request *ipam.Request, refusal *v1alpha1.Refusal,
+) (*corev1.LoadBalancerStatus, error) {
 	p.mu.Lock()
 	key, claim, shown := keyOf(service), claimFor(service), shownBy(service)
 	p.ledger.disown(key, shown)
-	var inherited []netip.Addr
+	forfeited := p.forfeited(service, request)
+	inherited := slices.Clone(forfeited)
 	var writes []*claimWrite
 	for _, addr := range p.ledger.allocator.Held(key) {
 		vip := p.ledger.vips[addr]
@@ -275,6 +288,7 @@ func (p *Provider) refuse(ctx context.Context, service *corev1.Service, refusal 
 			i = findClaim(vip, key.Namespace, key.Name)
 		}
 		switch {
+		case slices.Contains(forfeited, addr):
 		case i < 0:
 			pool, _ := p.ledger.allocator.PoolOf(addr)
 			writes = append(writes, p.planClaim(key, ipam.Assigned{Addr: addr, Pool: pool}, claim)...)
@@ -292,7 +306,7 @@ func (p *Provider) refuse(ctx context.Context, service *corev1.Service, refusal 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.closed(service, p.kept(service)), refusal
+	return p.closed(service, p.kept(service, forfeited...)), refusal
 }
 
 // copySourceRanges brings the source ranges of the old annotation into the
@@ -327,9 +341,11 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request, mode c
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	shown := shownBy(service)
+	request.Now = time.Now()
 	for _, addr := range shown {
 		p.ledger.adopt(addr, request)
 	}
+	p.renewInherited(service, request.Now)
 	assignment, err := p.ledger.allocator.Assign(request)
 	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
 		refusal := &v1alpha1.Refusal{Reason: v1alpha1.Reason(refused.Reason), Message: refused.Message}
@@ -355,6 +371,7 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request, mode c
 		p.waiting[request.Key] = lacks
 	}
 	p.ledger.disown(request.Key, shown)
+	p.noteApart(request)
 	for _, given := range assignment.Addresses {
 		// Advertisements may choose by the labels of the Service, and its source
 		// ranges may leave the family of an address open.
@@ -383,8 +400,14 @@ func (p *Provider) planWrites(service *corev1.Service, key ipam.Key, assignment 
 // planClaim turns an address that the Service has into a write, if that is any.
 func (p *Provider) planClaim(key ipam.Key, given ipam.Assigned, claim v1alpha1.Claim) []*claimWrite {
 	vip := p.ledger.vips[given.Addr]
+	if held, ok := p.ledger.allocator.Claim(given.Addr, key); ok {
+		claim.Grandfathered = held.Grandfathered
+		if !held.Since.IsZero() {
+			claim.Since = &metav1.MicroTime{Time: held.Since}
+		}
+	}
 	desired, changed := claimed(vip, given.Addr, given.Pool, p.reclaimPolicy(given.Pool), claim)
-	if !changed {
+	if !changed && !p.ledger.unsettled[given.Addr] {
 		return nil
 	}
 	owner := ""
@@ -427,6 +450,7 @@ func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	p.mu.Lock()
 	delete(p.waiting, key)
 	delete(p.ignored, key)
+	delete(p.apart, key)
 	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
 	writes := p.planReleases(key, held, nil)
@@ -463,7 +487,10 @@ func (p *Provider) writeAll(ctx context.Context, writes []*claimWrite) error {
 			return err
 		}
 	}
-	if slices.ContainsFunc(writes, (*claimWrite).releases) {
+	for _, write := range writes {
+		p.wakeSharers(write)
+	}
+	if slices.ContainsFunc(writes, (*claimWrite).releases) || slices.ContainsFunc(writes, (*claimWrite).opens) {
 		p.wakeWaiting()
 	}
 	return nil
@@ -577,6 +604,9 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	}
 	message = strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, obstacles...), " ")
 	reason = v1alpha1.AddressAssigned
+	for _, note := range p.sharingNotes(request) {
+		message += " " + note.Message
+	}
 	if refusal := p.waiting[request.Key]; refusal != nil {
 		reason, message = v1alpha1.AddressPartial, message+" "+refusal.Message
 	}
@@ -614,7 +644,7 @@ func (p *Provider) status(addresses []netip.Addr, mode corev1.LoadBalancerIPMode
 // that it shows. A Service that holds nothing and shows something that we
 // never said it is served at keeps showing it until we have something better;
 // nil says so.
-func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
+func (p *Provider) kept(service *corev1.Service, forfeited ...netip.Addr) *corev1.LoadBalancerStatus {
 	key := keyOf(service)
 	held := p.ledger.allocator.Held(key)
 	if len(held) == 0 {
@@ -626,17 +656,17 @@ func (p *Provider) kept(service *corev1.Service) *corev1.LoadBalancerStatus {
 	status := &corev1.LoadBalancerStatus{}
 	for _, entry := range service.Status.LoadBalancer.Ingress {
 		addr, err := netip.ParseAddr(entry.IP)
-		if err == nil && slices.Contains(held, addr) {
+		if err == nil && slices.Contains(held, addr) && !slices.Contains(forfeited, addr) {
 			status.Ingress = append(status.Ingress, entry)
 		}
 	}
 	return status
 }
 
-func (p *Provider) lockedKept(service *corev1.Service) *corev1.LoadBalancerStatus {
+func (p *Provider) lockedKept(service *corev1.Service, forfeited ...netip.Addr) *corev1.LoadBalancerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.kept(service)
+	return p.kept(service, forfeited...)
 }
 
 // wasServed reports whether the Service says that it has what it asks for.
@@ -693,6 +723,7 @@ func (p *Provider) wakeWaiting() {
 	for key := range p.waiting {
 		keys = append(keys, key)
 	}
+	keys = slices.AppendSeq(keys, maps.Keys(p.apart))
 	p.mu.Unlock()
 	for _, key := range keys {
 		p.wakeKey(key)

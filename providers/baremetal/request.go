@@ -22,16 +22,20 @@ func parseRequest(service *corev1.Service, namespaceLabels map[string]string) (*
 	if _, refusal := annotations.SourceRanges(service); refusal != nil {
 		return nil, asked, refusal
 	}
+	request := factsOf(service)
+	request.Addresses, request.Pool, request.Internal = asked.Addresses, asked.Pool, asked.Internal
+	request.Share, request.Consent = asked.Share, asked.ShareNamespaces
+	request.NamespaceLabels = namespaceLabels
+	return request, asked, nil
+}
+
+// factsOf is what a Service does on its addresses, whatever its annotations ask for.
+func factsOf(service *corev1.Service) *ipam.Request {
 	request := &ipam.Request{
-		Key:             keyOf(service),
-		Addresses:       asked.Addresses,
-		Pool:            asked.Pool,
-		Internal:        asked.Internal,
-		Share:           asked.Share,
-		Local:           isLocal(service),
-		Backend:         backendOf(service),
-		Labels:          service.Labels,
-		NamespaceLabels: namespaceLabels,
+		Key:     keyOf(service),
+		Local:   isLocal(service),
+		Backend: backendOf(service),
+		Labels:  service.Labels,
 	}
 	for _, family := range service.Spec.IPFamilies {
 		request.Families = append(request.Families, ipam.Family(family))
@@ -42,7 +46,7 @@ func parseRequest(service *corev1.Service, namespaceLabels map[string]string) (*
 	for _, port := range service.Spec.Ports {
 		request.Ports = append(request.Ports, ipam.Port{Protocol: ipam.Protocol(port.Protocol), Port: uint16(port.Port)})
 	}
-	return request, asked, nil
+	return request
 }
 
 func isLocal(service *corev1.Service) bool {
@@ -68,7 +72,10 @@ func claimFor(service *corev1.Service) v1alpha1.Claim {
 		HealthCheckNodePort:   service.Spec.HealthCheckNodePort,
 	}
 	if asked, refusal := annotations.Parse(service); refusal == nil {
-		claim.Share = asked.Share
+		claim.Share, claim.ShareNamespaces, claim.Scope = asked.Share, asked.ShareNamespaces, v1alpha1.ScopeExternal
+		if asked.Internal {
+			claim.Scope = v1alpha1.ScopeInternal
+		}
 	}
 	for _, port := range service.Spec.Ports {
 		claim.Ports = append(claim.Ports, v1alpha1.ClaimPort{Protocol: port.Protocol, Port: port.Port})
@@ -82,9 +89,15 @@ func claimFor(service *corev1.Service) v1alpha1.Claim {
 // address with it must not suffer from that.
 func holdingFor(claim *v1alpha1.Claim, pool string, service *corev1.Service) ipam.Claim {
 	holding := ipam.Claim{
-		Pool:  pool,
-		Share: claim.Share,
-		Local: claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+		Pool:          pool,
+		Scope:         ipam.Scope(claim.Scope),
+		Share:         claim.Share,
+		Consent:       claim.ShareNamespaces,
+		Grandfathered: claim.Grandfathered,
+		Local:         claim.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+	}
+	if claim.Since != nil {
+		holding.Since = claim.Since.Time
 	}
 	for _, port := range claim.Ports {
 		holding.Ports = append(holding.Ports, ipam.Port{Protocol: ipam.Protocol(port.Protocol), Port: uint16(port.Port)})

@@ -114,6 +114,7 @@ func (p *Provider) load(ctx context.Context) {
 		if refusal != nil {
 			request = &ipam.Request{Key: keyOf(service)}
 		}
+		request.Now = service.CreationTimestamp.Time
 		for _, addr := range shownBy(service) {
 			p.ledger.adopt(addr, request)
 		}
