@@ -39,6 +39,8 @@ type Snapshot struct {
 	Advertisements []*v1alpha1.Advertisement
 	BGPPeers       []*v1alpha1.BGPPeer
 	Secrets        map[string]map[string][]byte
+	// Forbidden are the Secrets that BGPPeers name and that may not be read.
+	Forbidden map[string]bool
 	// BGP is how the sessions with routers are, by the name of the BGPPeer.
 	BGP map[string]bgp.Status
 	// VirtualIPs in any order.

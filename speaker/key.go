@@ -3,9 +3,10 @@ package speaker
 import (
 	"crypto/sha256"
 
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/speaker/bfd"
 )
 
@@ -18,12 +19,8 @@ type keys struct{ now, other []byte }
 
 // keys reads the keys; without one, speakers do not watch each other.
 func (s *Speaker) keys() keys {
-	object, exists, err := s.secrets.GetStore().GetByKey(s.Namespace + "/" + v1alpha1.BFDSecret)
-	if err != nil || !exists {
-		return keys{}
-	}
-	secret := object.(*corev1.Secret)
-	return keys{now: secret.Data[v1alpha1.BFDSecretKey], other: secret.Data[keyOther]}
+	data, _, _ := s.secrets.get(v1alpha1.BFDSecret)
+	return keys{now: data[v1alpha1.BFDSecretKey], other: data[keyOther]}
 }
 
 // watch is how to watch other speakers with these keys.
@@ -47,17 +44,39 @@ func auth(key []byte) bfd.Auth {
 	return bfd.Auth{Type: bfd.MeticulousKeyedSHA1, ID: sum[31], Key: string(sum[:20])}
 }
 
-// passwords are the Secrets that BGPPeers name, by name.
-func (s *Speaker) passwords(peers []*v1alpha1.BGPPeer) map[string]map[string][]byte {
-	named := map[string]map[string][]byte{}
+// secretNames are the Secrets that this speaker needs: the key of the speakers, and what BGPPeers name.
+func (s *Speaker) secretNames() map[string]bool {
+	names := map[string]bool{v1alpha1.BFDSecret: true}
+	for _, peer := range client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()) {
+		if ref := peer.Spec.PasswordSecretRef; ref != nil {
+			names[ref.Name] = true
+		}
+	}
+	return names
+}
+
+// watchSecrets follows the BGPPeers with what is watched.
+func (s *Speaker) watchSecrets() {
+	if err := s.secrets.want(s.secretNames()); err != nil {
+		klog.Background().Error(err, "Not all Secrets can be watched", "node", s.Node)
+	}
+}
+
+// passwords are the Secrets that BGPPeers name, by name, and those of them that may not be read.
+func (s *Speaker) passwords(peers []*v1alpha1.BGPPeer) (named map[string]map[string][]byte, withheld map[string]bool) {
+	named, withheld = map[string]map[string][]byte{}, map[string]bool{}
 	for _, peer := range peers {
 		ref := peer.Spec.PasswordSecretRef
 		if ref == nil {
 			continue
 		}
-		if object, exists, err := s.secrets.GetStore().GetByKey(s.Namespace + "/" + ref.Name); err == nil && exists {
-			named[ref.Name] = object.(*corev1.Secret).Data
+		data, exists, forbidden := s.secrets.get(ref.Name)
+		if exists {
+			named[ref.Name] = data
+		}
+		if forbidden {
+			withheld[ref.Name] = true
 		}
 	}
-	return named
+	return named, withheld
 }

@@ -201,13 +201,15 @@ func newStill(b testing.TB, config *rest.Config) *Speaker {
 		b.Fatal(err)
 	}
 	s.setLinks([]link.Link{{Index: 2, Name: "eth0", MAC: nodeMAC("node-1"), Up: true, ARP: true, Prefixes: []netip.Prefix{netip.PrefixFrom(nodeAddr("node-1"), 24)}}})
-	stopped := make(chan struct{}, len(s.informers()))
+	stopped := make(chan struct{}, len(s.informers())+1)
+	s.watchSecrets()
+	go func() { s.secrets.run(ctx); stopped <- struct{}{} }()
 	for _, informer := range s.informers() {
 		go func() { informer.RunWithContext(ctx); stopped <- struct{}{} }()
 	}
 	b.Cleanup(func() {
 		cancel()
-		for range s.informers() {
+		for range cap(stopped) {
 			<-stopped
 		}
 	})

@@ -250,6 +250,8 @@ func (c *course) password(ref *v1alpha1.SecretKeyReference) (password bgp.Secret
 	key := cmp.Or(ref.Key, "password")
 	data, ok := c.Secrets[ref.Name]
 	switch {
+	case c.Forbidden[ref.Name]:
+		return "", v1alpha1.SecretForbidden, fmt.Sprintf("RBAC does not let speakers read Secret %q: add its name to the Role herald-speaker-secrets in Herald's namespace", ref.Name)
 	case !ok:
 		return "", v1alpha1.SecretMissing, fmt.Sprintf("there is no Secret %q in Herald's namespace", ref.Name)
 	case len(data[key]) == 0:

@@ -111,7 +111,7 @@ type Speaker struct {
 	nodes   cache.SharedIndexInformer
 	adverts cache.SharedIndexInformer
 	peers   cache.SharedIndexInformer
-	secrets cache.SharedIndexInformer // of Herald's namespace: nobody can tell which ones BGPPeers will name
+	secrets *secretWatches            // the key of the speakers, and what BGPPeers name
 	speaker cache.SharedIndexInformer // our own
 	lease   *lease
 	status  *statusWriter
@@ -157,8 +157,11 @@ func New(ctx context.Context, options Options) (*Speaker, error) {
 		peers:   client.Informer(options.Herald.BGPPeers, &v1alpha1.BGPPeer{}),
 		told:    map[string]bgp.Status{},
 		speaker: client.InformerOf(options.Herald.Speakers, &v1alpha1.Speaker{}, options.Node),
-		secrets: coreinformers.NewSecretInformer(options.Client, options.Namespace, 0, cache.Indexers{}),
 	}
+	s.secrets = newSecretWatches(options.Client, options.Namespace, func() {
+		s.heardAPI(time.Now())
+		s.Senses.poke()
+	})
 	for _, informer := range s.informers() {
 		if err := informer.SetTransform(lean); err != nil {
 			return nil, fmt.Errorf("preparing to watch objects: %w", err)
@@ -311,6 +314,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	for _, informer := range append(s.informers(), s.speaker) {
 		group.Go(func() error { informer.RunWithContext(work); return nil })
 	}
+	group.Go(func() error { s.secrets.run(work); return nil })
 	group.Go(func() error { return s.Options.Watch(work, s.setLinks) })
 	group.Go(func() error { return s.WatchGateways(work, s.setGateways) })
 	group.Go(func() error { return s.Watcher.Run(work) })
@@ -346,7 +350,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 }
 
 func (s *Speaker) informers() []cache.SharedIndexInformer {
-	return []cache.SharedIndexInformer{s.vips, s.nodes, s.adverts, s.peers, s.secrets}
+	return []cache.SharedIndexInformer{s.vips, s.nodes, s.adverts, s.peers}
 }
 
 // leave hands over. The other candidates hear at once that this node must not serve, and take over; where there are none
@@ -447,9 +451,13 @@ func (s *Speaker) decide(ctx context.Context) error {
 // follow has each change of an object decided about. Those of many objects are counted: nobody is to go through them for
 // finding out that there is nothing to save.
 func (s *Speaker) follow() error {
+	s.watchSecrets()
 	for _, informer := range s.informers() {
-		counted := informer != s.nodes && informer != s.secrets
+		counted := informer != s.nodes
 		heard := func(any) {
+			if informer == s.peers {
+				s.watchSecrets()
+			}
 			if counted {
 				s.edits.Add(1)
 			}
@@ -499,7 +507,8 @@ func (s *Speaker) waitForAPI(ctx context.Context) {
 }
 
 func (s *Speaker) synced() bool {
-	return !slices.ContainsFunc(s.informers(), func(i cache.SharedIndexInformer) bool { return !i.HasSynced() })
+	return !slices.ContainsFunc(s.informers(), func(i cache.SharedIndexInformer) bool { return !i.HasSynced() }) &&
+		s.secrets.known(s.secretNames())
 }
 
 // decideOnce decides by what is known now and has it done. It is false when too little is known.
@@ -662,7 +671,7 @@ func (s *Speaker) objects(snapshot *Snapshot) {
 		snapshot.VirtualIPs = client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore())
 		snapshot.Advertisements = client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore())
 		snapshot.BGPPeers = client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore())
-		snapshot.Secrets = s.passwords(snapshot.BGPPeers)
+		snapshot.Secrets, snapshot.Forbidden = s.passwords(snapshot.BGPPeers)
 		key = s.keys()
 	}
 	snapshot.InternalIPs, snapshot.PodCIDRs = v1alpha1.InternalIPs(node), podCIDRs(node)

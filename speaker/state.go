@@ -203,7 +203,7 @@ func (s *Speaker) toSave() *saved {
 	now.VirtualIPs = byName(client.Objects[*v1alpha1.VirtualIP](s.vips.GetStore()))
 	now.Advertisements = byName(client.Objects[*v1alpha1.Advertisement](s.adverts.GetStore()))
 	now.BGPPeers = byName(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()))
-	now.Secrets = s.passwords(now.BGPPeers)
+	now.Secrets, _ = s.passwords(now.BGPPeers)
 	return now
 }
 
@@ -229,6 +229,6 @@ type version struct {
 func (s *Speaker) version() version {
 	edits := s.edits.Load()
 	k, node := s.keys(), s.nodeToSave()
-	secrets := s.passwords(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()))
+	secrets, _ := s.passwords(client.Objects[*v1alpha1.BGPPeer](s.peers.GetStore()))
 	return version{edits + 1, fmt.Sprint(node.UID, node.Status.Addresses, node.Labels, node.Spec.Unschedulable, node.Spec.Taints, len(k.now), k.now, k.other, secrets)}
 }

@@ -314,8 +314,8 @@ func told(vip *v1alpha1.VirtualIP, node string, verdict Verdict, now time.Time) 
 	if verdict.Reason != "" && !verdict.Tells {
 		return vip, false
 	}
-	if verdict.Yielding && vip.Status.Owner != "" && vip.Status.Owner != node {
-		return vip, false // it has been taken
+	if before := vip.Status.Owner; (verdict.Yielding || verdict.Reason != "") && before != "" && before != node {
+		return vip, false // the owner's word, which the API server lets us replace only by taking over (deploy/kustomize/policy.yaml)
 	}
 	desired = vip.DeepCopy()
 	changed = setConflict(desired, verdict, now)

@@ -149,3 +149,28 @@ func TestCountersAlone(t *testing.T) {
 		}
 	}
 }
+
+// The admission policy refuses it, and there would be no end of tries.
+func TestACandidateLeavesTheOwnersNameInTheStatus(t *testing.T) {
+	cannot := Verdict{Reason: v1alpha1.Conflict, Tells: true}
+	for _, tt := range []struct {
+		before, node string
+		verdict      Verdict
+		writes       bool
+	}{
+		{"", "node-1", cannot, true},
+		{"node-1", "node-1", cannot, true},
+		{"node-2", "node-1", cannot, false},
+		{"node-2", "node-1", Verdict{}, true},
+	} {
+		vip := byL2(1)
+		vip.Status.Owner = tt.before
+		desired, changed := told(vip, tt.node, tt.verdict, epoch)
+		if changed != tt.writes {
+			t.Errorf("owner %q, %s (%s): writes %t, want %t", tt.before, tt.node, tt.verdict.Reason, changed, tt.writes)
+		}
+		if want := tt.node; tt.verdict.Reason == "" && desired.Status.Owner != want {
+			t.Errorf("owner %q, want %q", desired.Status.Owner, want)
+		}
+	}
+}

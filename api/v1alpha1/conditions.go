@@ -159,6 +159,7 @@ const (
 const (
 	Established        Reason = "Established"
 	NotEstablished     Reason = "NotEstablished"
+	SecretForbidden    Reason = "SecretForbidden"
 	SecretMissing      Reason = "SecretMissing"
 	SecretKeyMissing   Reason = "SecretKeyMissing"
 	InvalidPeer        Reason = "InvalidPeer"
@@ -291,6 +292,7 @@ var Reasons = []ReasonDoc{
 
 	{Established, "BGPPeer", "Every node that is to keep a session has one."},
 	{NotEstablished, "BGPPeer", "Some node has no session; the message says why not, node by node."},
+	{SecretForbidden, "BGPPeer", "Speakers may not read the Secret with the password: the Role herald-speaker-secrets in Herald's namespace does not name it."},
 	{SecretMissing, "BGPPeer", "The Secret with the password does not exist in Herald's namespace; there is no session until it does."},
 	{SecretKeyMissing, "BGPPeer", "The Secret with the password has no such key, or nothing in it."},
 	{InvalidPeer, "BGPPeer", "What the BGPPeer asks for is not possible; the message says what. There is no session until it is."},

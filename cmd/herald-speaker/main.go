@@ -170,7 +170,7 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 	// A speaker cannot tell whether there was one before it: routers that keep no routes of one do not mind.
 	advertiser := bgp.New(bgp.Options{Restarting: true, Notify: senses.Router})
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), responder, watcher, prober, advertiser)
-	recorder, stopEvents, err := newRecorder(kube)
+	recorder, stopEvents, err := newRecorder(kube, f.nodeName)
 	if err != nil {
 		return err
 	}
@@ -228,13 +228,13 @@ func healthz(healthy func() error) http.HandlerFunc {
 	}
 }
 
-// newRecorder returns what writes events; stop ends it.
-func newRecorder(kube kubernetes.Interface) (recorder record.EventRecorder, stop func(), err error) {
+// newRecorder returns what writes events of the speaker of a node; stop ends it. The API server refuses events of another node.
+func newRecorder(kube kubernetes.Interface, node string) (recorder record.EventRecorder, stop func(), err error) {
 	scheme, err := client.NewScheme()
 	if err != nil {
 		return nil, nil, err
 	}
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: kube.CoreV1().Events("")})
-	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "herald-speaker"}), broadcaster.Shutdown, nil
+	return broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "herald-speaker", Host: node}), broadcaster.Shutdown, nil
 }

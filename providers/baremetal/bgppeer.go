@@ -65,7 +65,7 @@ type peerVerdict struct {
 // severity has the reasons why a session is not, or not all of it, the worst
 // first: what no session can work with comes before what one node lacks.
 var severity = []v1alpha1.Reason{
-	v1alpha1.InvalidSelector, v1alpha1.InvalidPeer, v1alpha1.SecretMissing, v1alpha1.SecretKeyMissing,
+	v1alpha1.InvalidSelector, v1alpha1.InvalidPeer, v1alpha1.SecretForbidden, v1alpha1.SecretMissing, v1alpha1.SecretKeyMissing,
 	v1alpha1.NoGateway, v1alpha1.NotEstablished, v1alpha1.NoHoldTime, v1alpha1.FamilyNotAgreed, v1alpha1.NoNode,
 }
 

@@ -410,6 +410,8 @@ func TestRoutersOnAnotherPortThatComeLate(t *testing.T) {
 func TestWhatIsWrongWithASessionIsTold(t *testing.T) {
 	w := newRoutedWorld(t)
 	w.secret(w.namespace, "password", "one")
+	w.mayRead("none")
+	w.withheld(w.namespace+"-withheld", "password", "one")
 	steady := w.frr("router", torConfig("router", torASN, nodeASN))
 	good := w.peer("good", nil)
 	w.established(good, box.Nodes()...)
@@ -461,6 +463,14 @@ func TestWhatIsWrongWithASessionIsTold(t *testing.T) {
 			func(s *v1alpha1.BGPPeerSpec) { s.PasswordSecretRef = &v1alpha1.SecretKeyReference{Name: "none"} },
 			v1alpha1.SecretMissing,
 			[]string{"none"},
+		},
+		{
+			"a Secret that speakers may not read", "router2", torConfig("router2", torASN, nodeASN),
+			func(s *v1alpha1.BGPPeerSpec) {
+				s.PasswordSecretRef = &v1alpha1.SecretKeyReference{Name: w.namespace + "-withheld"}
+			},
+			v1alpha1.SecretForbidden,
+			[]string{w.namespace + "-withheld", "the Role herald-speaker-secrets"},
 		},
 		{
 			"no key in the Secret", "router2", torConfig("router2", torASN, nodeASN),

@@ -21,7 +21,7 @@ import (
 )
 
 // recipe is a block of docs/how-to/bgp.md: the one after a comment with its name.
-func recipe(t *testing.T, name string) string {
+func recipe(t testing.TB, name string) string {
 	t.Helper()
 	document, err := os.ReadFile(filepath.Join(box.Config().Root, "docs/how-to/bgp.md"))
 	if err != nil {
@@ -36,8 +36,17 @@ func recipe(t *testing.T, name string) string {
 	return block + "\n"
 }
 
-// secret makes one in Herald's namespace.
+// secret makes one in Herald's namespace that speakers may read.
 func (w *world) secret(name, key, value string) {
+	w.Helper()
+	if name != "herald-bgp" { // which the shipped Role names
+		w.mayRead(name)
+	}
+	w.withheld(name, key, value)
+}
+
+// withheld makes a Secret in Herald's namespace.
+func (w *world) withheld(name, key, value string) {
 	w.Helper()
 	secrets := kube.CoreV1().Secrets("herald-system")
 	_, err := secrets.Create(w.ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{key: value}}, metav1.CreateOptions{})
@@ -49,9 +58,31 @@ func (w *world) secret(name, key, value string) {
 	})
 }
 
+// mayRead lets speakers read a Secret of that name, as docs/how-to/bgp.md says.
+func (w *world) mayRead(name string) {
+	w.Helper()
+	manifests := strings.ReplaceAll(recipe(w, "rights.yaml"), "tor-password", name)
+	w.must(box.KubectlApply(w.ctx, manifests))
+	w.Cleanup(func() {
+		for _, kind := range []string{"role/", "rolebinding/"} {
+			if _, err := box.Kubectl(context.Background(), "delete", "-n", "herald-system", kind+"herald-speaker-"+name); err != nil {
+				w.Error(err)
+			}
+		}
+	})
+	// Whoever asks before the API server knows of the Role has to ask again.
+	w.eventually("speakers may read the Secret", func() error {
+		out, err := box.Kubectl(w.ctx, "auth", "can-i", "watch", "secrets/"+name, "-n", "herald-system", "--as=system:serviceaccount:herald-system:herald-speaker")
+		if err != nil {
+			return fmt.Errorf("%s: %w", out, err)
+		}
+		return nil
+	})
+}
+
 func TestBGPRecipes(t *testing.T) {
 	w := newRoutedWorld(t)
-	w.secret("bgp", "password", "change-me")
+	w.secret("herald-bgp", "password", "change-me")
 	manifests := recipe(t, "herald.yaml")
 	w.must(box.KubectlApply(w.ctx, manifests))
 	w.Cleanup(func() {

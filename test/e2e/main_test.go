@@ -11,8 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -58,7 +60,7 @@ func run(m *testing.M) int {
 	} else {
 		code = supervised(m.Run)
 	}
-	if crashed() {
+	if crashed() || refused() {
 		code = 1
 	}
 	if code != 0 {
@@ -104,6 +106,28 @@ func crashed() bool {
 		fmt.Fprintln(os.Stderr, "reading the logs:", err)
 	}
 	return found || err != nil
+}
+
+// onPurpose are Secrets of Herald's namespace that tests withhold from speakers.
+var onPurpose = regexp.MustCompile(`^test-[0-9]+-withheld$`)
+
+// refused reports whether the API server refused anything to Herald's programs, by RBAC or by an admission policy, in the
+// whole run.
+func refused() bool {
+	all, err := box.Refused(time.Time{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "reading the audit log:", err)
+		return true
+	}
+	all = slices.DeleteFunc(all, func(r sandbox.Request) bool { return r.Resource == "secrets" && onPurpose.MatchString(r.Name) })
+	for i, r := range all {
+		if i == 20 {
+			fmt.Fprintf(os.Stderr, "and %d more\n", len(all)-i)
+			break
+		}
+		fmt.Fprintln(os.Stderr, "refused to Herald:", r)
+	}
+	return len(all) > 0
 }
 
 func connect() error {

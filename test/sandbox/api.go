@@ -190,29 +190,3 @@ func (s *Sandbox) writeKubeconfig(name, server string, owner int, credentials ob
 	}
 	return writeFile(s.kubeconfigPath(name), data, 0o600, owner)
 }
-
-// KubeconfigFor makes a kubeconfig with a token of a ServiceAccount, good for a
-// day, and returns its path. It is for use in a host; "" is the machine itself.
-func (s *Sandbox) KubeconfigFor(ctx context.Context, host, namespace, account string) (string, error) {
-	return s.kubeconfigFor(ctx, host, namespace, account, 0)
-}
-
-func (s *Sandbox) kubeconfigFor(ctx context.Context, host, namespace, account string, owner int) (string, error) {
-	path := fmt.Sprintf("/api/v1/namespaces/%s/serviceaccounts/%s/token", namespace, account)
-	answer, err := s.send(ctx, http.MethodPost, path, "", object{
-		"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": object{"expirationSeconds": 24 * 60 * 60},
-	})
-	if err != nil {
-		return "", fmt.Errorf("token for %s/%s: %w", namespace, account, err)
-	}
-	var request struct{ Status struct{ Token string } }
-	if err := json.Unmarshal(answer, &request); err != nil {
-		return "", err
-	}
-	// A file for each owner: another could not read it.
-	name, server := fmt.Sprintf("%s.%s.%d", namespace, account, owner), lanURL()
-	if host == "" {
-		name, server = name+".outside", s.apiURL()
-	}
-	return s.kubeconfigPath(name), s.writeKubeconfig(name, server, owner, object{"token": request.Status.Token})
-}

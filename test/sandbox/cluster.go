@@ -24,6 +24,9 @@ const proxyHealthPort = 10256
 // startControlPlane starts etcd and the API server and returns when the latter
 // is ready.
 func (s *Sandbox) startControlPlane(ctx context.Context) error {
+	if err := s.writeAuditPolicy(); err != nil {
+		return err
+	}
 	for _, p := range []Process{s.etcd(), s.apiServer(), s.apiForwarder()} {
 		if err := s.Start(p); err != nil {
 			return err
@@ -81,6 +84,8 @@ func (s *Sandbox) apiServer() Process {
 		"--service-account-key-file=" + s.pki("service-account.pub"),
 		"--service-cluster-ip-range=" + serviceCIDRs,
 		"--authorization-mode=Node,RBAC",
+		"--audit-policy-file=" + s.auditPolicyPath(),
+		"--audit-log-path=" + s.auditLogPath(),
 		// No kubelet mounts tokens into pods or reports a node ready.
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		"--enable-priority-and-fairness=false",

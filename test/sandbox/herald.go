@@ -133,7 +133,9 @@ func controllerName(replica int) string {
 }
 
 func (s *Sandbox) startController(ctx context.Context, replica int) error {
-	kubeconfig, err := s.heraldKubeconfig(ctx, "herald-controller-manager")
+	kubeconfig, err := s.heraldKubeconfig(ctx, identity{
+		account: "herald-controller-manager", pod: "herald-" + controllerName(replica), host: controlPlane,
+	})
 	if err != nil {
 		return err
 	}
@@ -153,7 +155,7 @@ func (s *Sandbox) startController(ctx context.Context, replica int) error {
 
 // StartSpeaker starts the speaker of one node and returns when it listens.
 func (s *Sandbox) StartSpeaker(ctx context.Context, node string) error {
-	kubeconfig, err := s.heraldKubeconfig(ctx, "herald-speaker")
+	kubeconfig, err := s.heraldKubeconfig(ctx, identity{account: "herald-speaker", pod: "herald-speaker-" + node, host: node})
 	if err != nil {
 		return err
 	}
@@ -205,8 +207,9 @@ func (s *Sandbox) startListening(ctx context.Context, port int, p Process) error
 }
 
 // heraldKubeconfig makes a kubeconfig that only Herald's user can read.
-func (s *Sandbox) heraldKubeconfig(ctx context.Context, account string) (string, error) {
-	return s.kubeconfigFor(ctx, controlPlane, heraldNamespace, account, heraldUser)
+func (s *Sandbox) heraldKubeconfig(ctx context.Context, id identity) (string, error) {
+	id.namespace = heraldNamespace
+	return s.kubeconfigFor(ctx, id, heraldUser)
 }
 
 func (s *Sandbox) heraldProgram(name string) string {
