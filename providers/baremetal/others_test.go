@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,7 +57,9 @@ func (o *others) shape(s *corev1.Service) {
 	ip := fmt.Sprintf("203.0.113.%d", o.random.IntN(64))
 	s.Status.LoadBalancer.Ingress = anyOf(o.random,
 		nil, []corev1.LoadBalancerIngress{{IP: ip}}, []corev1.LoadBalancerIngress{{IP: "192.0.2.9"}, {IP: ip}}, []corev1.LoadBalancerIngress{{Hostname: "lb.example.com"}})
-	s.Finalizers = anyOf(o.random, nil, []string{servicehelper.LoadBalancerCleanupFinalizer}, []string{"example.com/guard"})
+	if finalizers := anyOf(o.random, nil, []string{servicehelper.LoadBalancerCleanupFinalizer}, []string{"example.com/guard"}); s.DeletionTimestamp == nil {
+		s.Finalizers = finalizers // one that is being deleted is not gone before its provider has done its work
+	}
 	s.Status.Conditions = anyOf(o.random, nil, []metav1.Condition{{Type: "example.com/Ready", Status: metav1.ConditionTrue, Reason: "Ok"}})
 	metav1.SetMetaDataAnnotation(&s.ObjectMeta, annotations.Addresses, anyOf(o.random, "", "203.0.113.5", "nonsense"))
 	s.Spec.ExternalTrafficPolicy = anyOf(o.random, corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)
@@ -76,6 +79,9 @@ func (o *others) restart() {
 		o.stop()
 	}
 	_, o.stop = o.controllerWith(o.byDefault)
+	// One that is stopped while it starts waits in client-go's handler of errors,
+	// which compares the time in here with that outside.
+	time.Sleep(time.Second)
 }
 
 // step does one thing that may happen in a cluster of two providers.
