@@ -132,6 +132,7 @@ func TestPoolEditsNeverRenumber(t *testing.T) {
 		w.reachable(want)
 	}
 	w.address("web")
+	w.says("web", metav1.ConditionTrue, v1alpha1.AddressAssigned) // nothing is left to be written
 	kept("nothing")
 
 	w.editPool(pool.Name, func(s *v1alpha1.AddressPoolSpec) { s.Addresses = []string{half} })
