@@ -167,14 +167,14 @@ func (r *Responder) Set(interfaces []Interface, announcements []Announcement, qu
 	r.interfaces, r.announcements, r.questions = slices.Clone(interfaces), nil, nil
 	for _, a := range announcements {
 		if err := validate(a.Addr); err != nil {
-			invalid = append(invalid, &AddressError{a.Addr, a.Interface, err})
+			invalid = append(invalid, &AddressError{Addr: a.Addr, Interface: a.Interface, Err: err})
 			continue
 		}
 		r.announcements = append(r.announcements, a)
 	}
 	for _, q := range questions {
 		if err := validate(q.Addr); err != nil {
-			invalid = append(invalid, &AddressError{q.Addr, q.Interface, err})
+			invalid = append(invalid, &AddressError{Addr: q.Addr, Interface: q.Interface, Err: err, Question: true})
 			continue
 		}
 		r.questions = append(r.questions, q)

@@ -408,6 +408,9 @@ func TestInvalidAddresses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "announcing "+s) || !strings.Contains(err.Error(), "asking for "+s) {
 				t.Errorf("%s: got error %v", s, err)
 			}
+			if refused := Refused(err); len(refused) != 2 || refused[0].Addr != addr || refused[1].Addr != addr {
+				t.Errorf("%s: refused %v", s, refused)
+			}
 			if got := m.String(); got != "eth0 arp" {
 				t.Errorf("%s: the valid one is not served: %s", s, got)
 			}

@@ -11,10 +11,15 @@ type AddressError struct {
 	Addr      netip.Addr
 	Interface string
 	Err       error
+	Question  bool // it is the question about the address that is refused
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("%s on %s: %v", e.Addr, e.Interface, e.Err)
+	doing := "announcing"
+	if e.Question {
+		doing = "asking for"
+	}
+	return fmt.Sprintf("%s %s on %s: %v", doing, e.Addr, e.Interface, e.Err)
 }
 
 // Unwrap is for errors.Is.
@@ -40,7 +45,7 @@ func Refused(err error) []*AddressError {
 func refusedAll(addrs []netip.Addr, name string, err error) error {
 	refused := make([]error, 0, len(addrs))
 	for _, addr := range addrs {
-		refused = append(refused, &AddressError{addr, name, err})
+		refused = append(refused, &AddressError{Addr: addr, Interface: name, Err: err})
 	}
 	return errors.Join(refused...)
 }

@@ -250,7 +250,7 @@ func TestShippedRightsSuffice(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(text)) {
-			if strings.Contains(line, "forbidden") {
+			if strings.Contains(line, "forbidden") && !strings.Contains(line, "-withheld") { // a test's, on purpose
 				t.Errorf("%s: %s", name, line)
 			}
 		}
