@@ -48,7 +48,7 @@ func (w *secretWatches) run(ctx context.Context) {
 	w.mu.Lock()
 	w.ctx = ctx
 	for _, one := range w.byName {
-		w.startLocked(one)
+		w.startLocked(one) //nolint:contextcheck // it takes the context that is kept just above
 	}
 	w.mu.Unlock()
 	<-ctx.Done()

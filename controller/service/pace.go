@@ -59,11 +59,11 @@ func (p *pace) due(since time.Time, every time.Duration, now time.Time) (rest ti
 	if !p.since.Equal(since) {
 		p.since, p.remind = since, since.Add(every)
 		if late := now.Sub(p.remind); late >= 0 {
-			p.remind = p.remind.Add((late/every + 1) * every) // of what we did not see, we tell nothing
+			p.remind = p.remind.Add(late - late%every + every) // of what we did not see, we tell nothing
 		}
 	}
 	if late := now.Sub(p.remind); late >= 0 {
-		p.remind, tell = p.remind.Add((late/every+1)*every), true
+		p.remind, tell = p.remind.Add(late-late%every+every), true
 	}
 	return p.remind.Sub(now), tell
 }

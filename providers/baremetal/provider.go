@@ -225,7 +225,7 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 			err = withIgnored(service, refusal)
 		}
 		if !errors.Is(err, errStale) {
-			p.tellParted(ctx, service, parted, status)
+			p.tellParted(service, parted, status)
 			return status, err
 		}
 	}

@@ -1,7 +1,6 @@
 package baremetal
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -87,7 +86,7 @@ func (p *Provider) partedFrom(service *corev1.Service) []parting {
 
 // tellParted tells a guest and its holder that the guest leaves, once its status
 // is not to show the address any more. Names stay within their namespace.
-func (p *Provider) tellParted(ctx context.Context, guest *corev1.Service, parted []parting, status *corev1.LoadBalancerStatus) {
+func (p *Provider) tellParted(guest *corev1.Service, parted []parting, status *corev1.LoadBalancerStatus) {
 	for _, from := range parted {
 		shows := func(entry corev1.LoadBalancerIngress) bool { return entry.IP == from.addr.String() }
 		if status == nil || slices.ContainsFunc(status.Ingress, shows) {

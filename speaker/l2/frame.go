@@ -348,7 +348,8 @@ func (t *table) claim(frame []byte, asked *challenges) (Claim, seal) {
 		if signed {
 			rest = frame[min(len(frame), minFrameLen):]
 		}
-		return c, t.judge(&c, m, signed, rest, asked)
+		judged := t.judge(&c, m, signed, rest, asked)
+		return c, judged
 	}
 	message := frame[icmpOffset : icmpOffset+int(binary.BigEndian.Uint16(frame[18:]))]
 	c, kind := Claim{Addr: netip.AddrFrom16([16]byte(frame[22:38])), MAC: mac(frame[6:12])}, byte(sourceMAC)
@@ -368,7 +369,8 @@ func (t *table) claim(frame []byte, asked *challenges) (Claim, seal) {
 	if len(rest) > 0 {
 		rest = rest[len(markMagic)+2:]
 	}
-	return c, t.judge(&c, m, signed, rest, asked)
+	judged := t.judge(&c, m, signed, rest, asked)
+	return c, judged
 }
 
 // announcement returns the frames that make neighbours update their entry for an address. Of the two forms of gratuitous

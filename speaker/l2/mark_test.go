@@ -1,6 +1,7 @@
 package l2
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"net/netip"
@@ -108,7 +109,7 @@ func TestWorth(t *testing.T) {
 // Speakers of the version before read the mark as before: at the end of 60 bytes, or as an option of 16.
 func TestSignedMarkIsReadByTheVersionBefore(t *testing.T) {
 	frame := claimed(v4, mark{41, true}, ours[0], 7)
-	if len(frame) != minFrameLen+proofLen || describeMark(frame[arpLen:minFrameLen-4], "") == "" && string(frame[56:60]) != string(otherMAC[2:]) {
+	if len(frame) != minFrameLen+proofLen || describeMark(frame[arpLen:minFrameLen-4], "") == "" && !bytes.Equal(frame[56:60], otherMAC[2:]) {
 		t.Errorf("%x", frame)
 	}
 	if m, _, ok := parseMark(frame[arpLen:]); !ok || m != (mark{41, true}) {

@@ -30,7 +30,7 @@ func Refused(err error) []*AddressError {
 	if refused, ok := err.(*AddressError); ok { //nolint:errorlint // what it wraps is no AddressError
 		return []*AddressError{refused}
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // errors.As finds one of them only
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return nil
 	}
