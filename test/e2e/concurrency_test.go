@@ -87,7 +87,7 @@ func TestTwoControllersAndABurstOfServicesGiveNoAddressTwice(t *testing.T) {
 	chaos.Wait()
 
 	w.eventually("every Service left has an address, and nothing else is claimed", func() error { return w.consistent() })
-	before := w.versions()
+	before := w.settled()
 	// Ten restarts with Services that wait: no address moves.
 	for i := range 5 {
 		w.service(fmt.Sprintf("pending-%d", i), annotated("heraldlb.io/pool", "nowhere"))

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -35,7 +36,7 @@ func TestRestartedControllerMovesNothing(t *testing.T) {
 				owners[addr] = w.owner(addr)
 			}
 		}
-		versions := w.versions()
+		versions := w.settled()
 		for i := range 3 {
 			w.must(box.Kill(w.ctx, "controller"))
 			// What was asked for meanwhile is served by the next one.
@@ -74,6 +75,23 @@ func (w *world) versions() map[string]string {
 	for _, s := range services.Items {
 		versions["Service "+s.Name] = s.ResourceVersion
 	}
+	return versions
+}
+
+// settled waits until nothing of the test has been written for a while: longer than a status is held back that changes often.
+func (w *world) settled() (versions map[string]string) {
+	w.Helper()
+	const quiet = 11 * time.Second
+	versions, since := w.versions(), time.Now()
+	w.quietly("nothing is written any more", func() error {
+		if now := w.versions(); !maps.Equal(now, versions) {
+			versions, since = now, time.Now()
+		}
+		if calm := time.Since(since); calm < quiet {
+			return fmt.Errorf("something was written %s ago", calm.Round(time.Second))
+		}
+		return nil
+	})
 	return versions
 }
 

@@ -120,7 +120,6 @@ func refused() bool {
 		return true
 	}
 	all = slices.DeleteFunc(all, func(r sandbox.Request) bool { return r.Resource == "secrets" && onPurpose.MatchString(r.Name) })
-	all = slices.DeleteFunc(all, starting(all))
 	for i, r := range all {
 		if i == 20 {
 			fmt.Fprintf(os.Stderr, "and %d more\n", len(all)-i)
@@ -129,21 +128,6 @@ func refused() bool {
 		fmt.Fprintln(os.Stderr, "refused to Herald:", r)
 	}
 	return len(all) > 0
-}
-
-// starting reports whether a request was refused while an API server that had
-// just started did not know its roles yet: then it refuses the watches of
-// VirtualIPs too, which speakers live by.
-func starting(all []sandbox.Request) func(sandbox.Request) bool {
-	var since []time.Time
-	for _, r := range all {
-		if r.Resource == "virtualips" && (r.Verb == "watch" || r.Verb == "list") {
-			since = append(since, r.Time)
-		}
-	}
-	return func(r sandbox.Request) bool {
-		return slices.ContainsFunc(since, func(t time.Time) bool { return r.Time.Sub(t).Abs() < 3*time.Second })
-	}
 }
 
 func connect() error {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,51 +45,93 @@ func (r Request) String() string {
 
 // Refused lists the requests of Herald's ServiceAccounts after a point in time
 // that the API server answered with 403: by RBAC, or by an admission policy.
+//
+// An API server that has just started has not read its roles yet and refuses
+// everybody. So what RBAC refused and allowed the same account at another time
+// is left out.
 func (s *Sandbox) Refused(after time.Time) ([]Request, error) {
+	var refused []Request
+	err := s.audit(func(line []byte) error {
+		// Most lines are of what was allowed.
+		if !bytes.Contains(line, []byte(`"code":403`)) {
+			return nil
+		}
+		e, err := readEvent(line)
+		if err == nil && e.ResponseStatus.Code == http.StatusForbidden && e.StageTimestamp.After(after) {
+			refused = append(refused, e.request())
+		}
+		return err
+	})
+	if err != nil || !slices.ContainsFunc(refused, Request.byRBAC) {
+		return refused, err
+	}
+	allowed := map[right]bool{}
+	for _, r := range refused {
+		allowed[r.right()] = false
+	}
+	err = s.audit(func(line []byte) error {
+		e, err := readEvent(line)
+		if err == nil && e.ResponseStatus.Code < http.StatusBadRequest {
+			right := e.request().right()
+			if _, asked := allowed[right]; asked {
+				allowed[right] = true
+			}
+		}
+		return err
+	})
+	return slices.DeleteFunc(refused, func(r Request) bool { return r.byRBAC() && allowed[r.right()] }), err
+}
+
+// audit gives each line of the audit log to use.
+func (s *Sandbox) audit(use func(line []byte) error) error {
 	logs, err := filepath.Glob(filepath.Join(s.dir, "log/audit*.json")) // older parts have a time in their name
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var refused []Request
 	for _, path := range logs {
 		file, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // renamed just now
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		found, err := refusedIn(file, after)
-		if err := errors.Join(err, file.Close()); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+		if err := errors.Join(eachLine(file, use), file.Close()); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
-		refused = append(refused, found...)
 	}
-	return refused, nil
+	return nil
 }
 
-func refusedIn(log io.Reader, after time.Time) (refused []Request, err error) {
+func eachLine(log io.Reader, use func(line []byte) error) error {
 	lines := bufio.NewReader(log)
 	for {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return refused, nil // what the API server is writing just now is read the next time
+			return nil // what the API server is writing just now is read the next time
+		}
+		if err == nil {
+			err = use(line)
 		}
 		if err != nil {
-			return refused, err
-		}
-		// Most lines are of what was allowed.
-		if !bytes.Contains(line, []byte(`"code":403`)) {
-			continue
-		}
-		var e auditEvent
-		if err := json.Unmarshal(line, &e); err != nil {
-			return refused, err
-		}
-		if e.ResponseStatus.Code == http.StatusForbidden && e.StageTimestamp.After(after) {
-			refused = append(refused, e.request())
+			return err
 		}
 	}
+}
+
+// right is what RBAC decides by.
+type right struct{ account, verb, group, resource, subresource, namespace, name string }
+
+func (r Request) right() right {
+	return right{r.Account, r.Verb, r.Group, r.Resource, r.Subresource, r.Namespace, r.Name}
+}
+
+// byRBAC reports whether RBAC refused the request, and not an admission policy.
+func (r Request) byRBAC() bool { return strings.Contains(r.Message, " is forbidden: User ") }
+
+func readEvent(line []byte) (e auditEvent, err error) {
+	err = json.Unmarshal(line, &e)
+	return e, err
 }
 
 // auditEvent is what we read of audit.k8s.io/v1 Event.
