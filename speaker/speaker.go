@@ -308,7 +308,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	talking := make(chan error, 1)
 	go func() { talking <- s.Advertiser.Run(talk) }()
 
-	if err := s.follow(); err != nil {
+	if err := s.follow(); err != nil { //nolint:contextcheck // Secrets are watched until the context of their run is done
 		return err
 	}
 	for _, informer := range append(s.informers(), s.speaker) {

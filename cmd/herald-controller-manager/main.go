@@ -31,11 +31,12 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"  // metric of the version
 	controllermanagerapp "k8s.io/controller-manager/app"
 	"k8s.io/controller-manager/controller"
-	"k8s.io/klog/v2"
+	"k8s.io/controller-manager/pkg/healthz"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/client"
 	"github.com/heraldlb/herald/cloudconfig"
+	"github.com/heraldlb/herald/controller/election"
 	"github.com/heraldlb/herald/controller/service"
 	"github.com/heraldlb/herald/providers/baremetal"
 )
@@ -46,7 +47,7 @@ const component = "herald-controller-manager"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	command, told, err := newCommand(ctx.Done())
+	command, told, err := newCommand(ctx)
 	if err == nil {
 		err = cli.RunNoErrOutput(command)
 	}
@@ -58,62 +59,109 @@ func main() {
 	}
 }
 
-// newCommand returns the command; told says later whether its error has been
-// printed, which the app does for its own.
-func newCommand(stop <-chan struct{}) (command *cobra.Command, told *bool, err error) {
+// newCommand returns the command, which works until ctx is done; told says
+// later whether its error has been printed, which the app does for its own.
+func newCommand(ctx context.Context) (command *cobra.Command, told *bool, err error) {
 	told = new(bool)
 	opts, err := defaultOptions()
 	if err != nil {
 		return nil, told, err
 	}
 	var namespace string
+	var removing removal
 	var flags cliflag.NamedFlagSets
 	flags.FlagSet("herald").StringVar(&namespace, "namespace", "herald-system", "The namespace of Herald: that of the speakers' Leases, and of the Secret that they share.")
+	removing.addFlags(flags.FlagSet("herald"))
 
 	var wanted world
+	leads := newLeadership()
 	constructors := map[string]app.ControllerInitFuncConstructor{
-		names.ServiceLBController: {
+		names.ServiceLBController: leads.led(app.ControllerInitFuncConstructor{
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: func(_ app.ControllerInitContext, completed *appconfig.CompletedConfig, _ cloudprovider.Interface) app.InitFunc {
 				return func(ctx context.Context, _ controllermanagerapp.ControllerContext) (controller.Interface, bool, error) {
-					return nil, true, startService(ctx, completed, wanted, namespace)
+					services, err := newServices(completed, wanted, namespace, &removing)
+					if err != nil {
+						return nil, false, err
+					}
+					removing.services <- services
+					leads.group.Go(func() error { return runServices(ctx, services) })
+					return leader{leads.elector}, true, nil
 				}
 			},
-		},
-		names.CloudNodeController: {
+		}),
+		names.CloudNodeController: leads.led(app.ControllerInitFuncConstructor{
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: app.StartCloudNodeControllerWrapper,
-		},
-		names.CloudNodeLifecycleController: {
+		}),
+		names.CloudNodeLifecycleController: leads.led(app.ControllerInitFuncConstructor{
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: app.StartCloudNodeLifecycleControllerWrapper,
-		},
+		}),
 	}
 	app.ControllersDisabledByDefault.Insert(nodeControllers...)
-	initialize := func(*appconfig.CompletedConfig) cloudprovider.Interface {
+	initialize := func(completed *appconfig.CompletedConfig) cloudprovider.Interface {
+		removing.silence()
+		leads.take(completed)
 		return cloud{instances: wanted.amazon.instances()}
 	}
-	command = app.NewCloudControllerManagerCommand(opts, initialize, constructors, names.CCMControllerAliases(), flags, stop)
+	appCtx, endApp := context.WithCancel(context.WithoutCancel(ctx))
+	command = app.NewCloudControllerManagerCommand(opts, initialize, constructors, names.CCMControllerAliases(), flags, appCtx.Done())
 	command.Use = component
 	command.Long = "herald-controller-manager gives Services of type LoadBalancer their load balancers: on bare metal it assigns virtual IPs from pools and chooses the nodes that may announce them, in AWS it makes Network and Classic Load Balancers."
 
-	run := command.RunE
+	runApp := command.RunE
 	command.RunE = func(command *cobra.Command, args []string) error {
+		defer endApp()
 		config, err := load(opts)
 		if err != nil {
 			return err
 		}
 		wanted.config = config
+		if removing.wanted {
+			removing.adjust(opts, constructors, command.Flags().Lookup("v").Value.String() != "0")
+		}
 		if err := chooseControllers(constructors, opts.Generic.Controllers, config.UsesAWS()); err != nil {
 			return err
 		}
-		if wanted.amazon, err = connect(command.Context(), config, command.Flags().Changed("cluster-name")); err != nil {
+		if err := checkElection(opts.Generic.LeaderElection, opts.Generic.LeaderMigrationEnabled); err != nil {
 			return err
 		}
-		*told = true
-		return run(command, args)
+		if wanted.amazon, err = connect(ctx, config, command.Flags().Changed("cluster-name")); err != nil {
+			return err
+		}
+		return runLed(ctx, opts, leads, &removing, told, func() error { return runApp(command, args) })
 	}
 	return command, told, nil
+}
+
+// runLed runs the app, and its controllers while this process leads. It returns
+// when the controllers have ended, or when the app has failed.
+func runLed(ctx context.Context, opts *options.CloudControllerManagerOptions, leads *leadership, removing *removal, told *bool, runApp func() error) error {
+	if answers, err := awaitAPI(ctx, opts); err != nil || !answers {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- runApp() }()
+	var completed *appconfig.CompletedConfig
+	select {
+	case err := <-ended:
+		*told = err != nil
+		return err
+	case completed = <-leads.configured:
+	}
+	if err := leads.elect(completed); err != nil {
+		return err
+	}
+	led := make(chan error, 1)
+	go func() { led <- removing.lead(ctx, leads, completed) }()
+	select {
+	case err := <-led:
+		return err
+	case err := <-ended:
+		*told = err != nil
+		return err
+	}
 }
 
 // world is what we were told to work on.
@@ -189,15 +237,27 @@ func load(opts *options.CloudControllerManagerOptions) (*cloudconfig.CloudConfig
 	return config, nil
 }
 
-// startService starts our service controller in place of the stock one.
-func startService(ctx context.Context, completed *appconfig.CompletedConfig, wanted world, namespace string) error {
+// leader is what the app knows of the controllers: whether they still lead.
+type leader struct{ elector *election.Elector }
+
+func (leader) Name() string { return names.ServiceLBController }
+
+func (l leader) HealthChecker() healthz.UnnamedHealthChecker {
+	if l.elector == nil {
+		return nil
+	}
+	return l.elector
+}
+
+// newServices makes our service controller, in place of the stock one.
+func newServices(completed *appconfig.CompletedConfig, wanted world, namespace string, removing *removal) (*service.Controller, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return err
+		return nil, err
 	}
 	kube, err := completed.ClientBuilder.Client(component)
 	if err != nil {
-		return fmt.Errorf("making a client: %w", err)
+		return nil, fmt.Errorf("making a client: %w", err)
 	}
 	recorder := completed.EventBroadcaster.NewRecorder(scheme, corev1.EventSource{Component: component})
 	clusterName := wanted.config.ClusterName
@@ -205,14 +265,14 @@ func startService(ctx context.Context, completed *appconfig.CompletedConfig, wan
 		clusterName = completed.ComponentConfig.KubeCloudShared.ClusterName
 	}
 	providers := map[string]cloudprovider.LoadBalancer{}
-	if wanted.config.UsesBareMetal() {
+	if wanted.config.UsesBareMetal() && !removing.withoutObjects {
 		if providers[cloudconfig.ProviderBareMetal], err = bareMetal(completed, kube, recorder, namespace); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if wanted.amazon.serves() {
 		if providers[cloudconfig.ProviderAWS], err = wanted.amazon.provider(completed.SharedInformers, recorder, clusterName); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	classes := service.Classes{ByName: map[string]service.Class{}, Default: *wanted.config.Default}
@@ -220,20 +280,21 @@ func startService(ctx context.Context, completed *appconfig.CompletedConfig, wan
 		classes.ByName[name] = service.Class{Provider: providers[class.Provider]}
 	}
 	service.RegisterMetrics()
-	services := service.New(service.Options{
+	return service.New(service.Options{
 		Client:      kube,
 		Informers:   completed.SharedInformers,
 		Recorder:    recorder,
 		Classes:     classes,
 		ClusterName: clusterName,
 		Workers:     int(completed.ComponentConfig.ServiceController.ConcurrentServiceSyncs),
-	})
-	go func() {
-		if err := services.Run(ctx); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "The service controller ended")
-			klog.FlushAndExit(klog.ExitFlushTimeout, 1)
-		}
-	}()
+		Releasing:   removing.wanted,
+	}), nil
+}
+
+func runServices(ctx context.Context, services *service.Controller) error {
+	if err := services.Run(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("the service controller ended: %w", err)
+	}
 	return nil
 }
 

@@ -5,9 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cloud-provider/app"
 	"k8s.io/cloud-provider/names"
+	componentbaseconfig "k8s.io/component-base/config"
 
 	"github.com/heraldlb/herald/cloudconfig"
 	"github.com/heraldlb/herald/providers/aws"
@@ -87,5 +90,40 @@ func TestConnect(t *testing.T) {
 				t.Errorf("types %v, without a class %q", got.types, got.fallback)
 			}
 		})
+	}
+}
+
+func TestCheckElection(t *testing.T) {
+	usual := componentbaseconfig.LeaderElectionConfiguration{
+		LeaderElect: true, ResourceLock: "leases",
+		LeaseDuration: metav1.Duration{Duration: 15 * time.Second}, RenewDeadline: metav1.Duration{Duration: 10 * time.Second}, RetryPeriod: metav1.Duration{Duration: 2 * time.Second},
+	}
+	for _, c := range []struct {
+		name    string
+		edit    func(*componentbaseconfig.LeaderElectionConfiguration)
+		migrate bool
+		err     string
+	}{
+		{name: "as it ships"},
+		{name: "no election, whatever else is said", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) {
+			l.LeaderElect, l.RetryPeriod.Duration = false, 0
+		}},
+		{name: "another lock", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) { l.ResourceLock = "configmaps" }, err: "--leader-elect-resource-lock"},
+		{name: "a deadline as long as the Lease", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) { l.RenewDeadline = l.LeaseDuration }, err: "--leader-elect-renew-deadline"},
+		{name: "attempts too rare", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) { l.RetryPeriod.Duration = 9 * time.Second }, err: "--leader-elect-retry-period"},
+		{name: "no time", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) { l.RetryPeriod.Duration = 0 }, err: "--leader-elect-retry-period"},
+		{name: "a Lease of less than a second", edit: func(l *componentbaseconfig.LeaderElectionConfiguration) {
+			l.LeaseDuration.Duration, l.RenewDeadline.Duration, l.RetryPeriod.Duration = 900*time.Millisecond, 500*time.Millisecond, 100*time.Millisecond
+		}, err: "--leader-elect-lease-duration"},
+		{name: "migration", migrate: true, err: "--enable-leader-migration"},
+	} {
+		election := usual
+		if c.edit != nil {
+			c.edit(&election)
+		}
+		err := checkElection(election, c.migrate)
+		if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
+			t.Errorf("%s: error %v, want one that names %q", c.name, err, c.err)
+		}
 	}
 }

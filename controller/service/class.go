@@ -19,7 +19,8 @@ type Chooser interface {
 
 // Class is what a loadBalancerClass stands for.
 type Class struct {
-	// Provider serves the Services of the class.
+	// Provider serves the Services of the class. It may be nil where every
+	// Service is released: what it gave is gone already.
 	Provider cloudprovider.LoadBalancer
 }
 

@@ -42,6 +42,10 @@ type Starter interface {
 	Start(ctx context.Context, wake func(service types.NamespacedName), serves func(service *corev1.Service) bool) error
 }
 
+// Waiter is a Starter whose work takes a while to end. Wait returns when it has
+// ended, after the context of Start is done.
+type Waiter interface{ Wait() }
+
 // Explainer is a provider that can say more of what it did for a Service than
 // its status does, and that it is not enough. An empty reason leaves the usual
 // words.
@@ -66,6 +70,8 @@ type Options struct {
 	ClusterName string
 	// Workers is how many Services are worked on at a time.
 	Workers int
+	// Releasing has every Service released: Herald is being removed.
+	Releasing bool
 }
 
 // Controller gives each Service of ours a load balancer.
@@ -107,8 +113,12 @@ func New(options Options) *Controller {
 	}
 }
 
-// Run works until ctx is done.
+// Run works until ctx is done. It returns when all work has ended, that of the
+// providers too.
 func (c *Controller) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer c.wait()
+	defer cancel()
 	defer c.queue.ShutDown()
 	if !cache.WaitForNamedCacheSyncWithContext(ctx, c.synced...) {
 		return ctx.Err()
@@ -157,11 +167,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
+// wait returns when the providers' own work has ended.
+func (c *Controller) wait() {
+	for provider := range c.providers() {
+		if waiter, ok := provider.(Waiter); ok {
+			waiter.Wait()
+		}
+	}
+}
+
 // providers yields each provider once.
 func (c *Controller) providers() map[cloudprovider.LoadBalancer]bool {
 	all := map[cloudprovider.LoadBalancer]bool{}
 	for _, class := range c.Classes.ByName {
-		all[class.Provider] = true
+		if class.Provider != nil {
+			all[class.Provider] = true
+		}
 	}
 	return all
 }
@@ -218,7 +239,7 @@ func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 		return nil // the cache is about to call us again
 	}
 	class, ours := c.Classes.Of(service)
-	if !ours || service.DeletionTimestamp != nil {
+	if !ours || service.DeletionTimestamp != nil || c.Releasing {
 		return c.release(ctx, service)
 	}
 	others, err := c.survey(ctx, service, class.Provider)

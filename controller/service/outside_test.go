@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/cloud-provider/api"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
+	"k8s.io/utils/ptr"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/internal/fakeapi"
@@ -103,25 +104,36 @@ type scene struct {
 	kube     kubernetes.Interface
 	api      *fakeapi.Server
 	provider *outside
+	// byDefault is the class of Services that name none; stop ends the controller.
+	byDefault  string
+	controller *Controller
+	stop       func()
 }
 
 func newScene(t *testing.T, byDefault string) *scene {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	s := &scene{T: t, ctx: ctx, api: fakeapi.New(t), provider: &outside{held: map[string]bool{}}}
+	s := &scene{T: t, ctx: ctx, api: fakeapi.New(t), provider: &outside{held: map[string]bool{}}, byDefault: byDefault}
 	var err error
 	if s.kube, err = kubernetes.NewForConfig(s.api.Config()); err != nil {
 		t.Fatal(err)
 	}
+	s.start(false)
+	t.Cleanup(func() { s.stop(); cancel() })
+	return s
+}
+
+// start starts a controller.
+func (s *scene) start(releasing bool) {
 	factory := informers.NewSharedInformerFactory(s.kube, 0)
-	controller := New(Options{
-		Client: s.kube, Informers: factory, Recorder: record.NewFakeRecorder(1000), Workers: 2,
-		Classes: Classes{ByName: map[string]Class{classOutside: {Provider: s.provider}}, Default: byDefault},
+	s.controller = New(Options{
+		Client: s.kube, Informers: factory, Recorder: record.NewFakeRecorder(1000), Workers: 2, Releasing: releasing,
+		Classes: Classes{ByName: map[string]Class{classOutside: {Provider: s.provider}, "example.com/gone": {}}, Default: s.byDefault},
 	})
+	ctx, cancel := context.WithCancel(s.ctx)
 	factory.Start(ctx.Done())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = controller.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done; factory.Shutdown() })
-	return s
+	go func() { defer close(done); _ = s.controller.Run(ctx) }()
+	s.stop = func() { cancel(); <-done; factory.Shutdown() }
 }
 
 func (s *scene) create(name string, edit func(*corev1.Service)) {
@@ -227,6 +239,88 @@ func TestWhatIsOutsideGoesBeforeTheService(t *testing.T) {
 	if s.provider.has("web") {
 		t.Error("something is left")
 	}
+}
+
+// A controller that removes Herald takes all that is Herald's off the Services,
+// and nothing else.
+func TestReleasing(t *testing.T) {
+	s := newScene(t, classOutside)
+	finalizer := []string{servicehelper.LoadBalancerCleanupFinalizer}
+	s.create("web", func(service *corev1.Service) { service.Finalizers = []string{"example.com/keep"} })
+	s.create("classless", func(service *corev1.Service) { service.Spec.LoadBalancerClass = nil })
+	s.create("refused", func(service *corev1.Service) { service.Annotations = map[string]string{"refuse": ""} })
+	for _, name := range []string{"web", "classless", "refused"} {
+		s.until("the address of "+name, func() bool { return s.reason(name) == string(v1alpha1.AddressAssigned) })
+	}
+	s.stop()
+	// It was Herald's, of a class whose provider is gone with all that it gave; it is being deleted.
+	s.create("orphan", func(service *corev1.Service) {
+		service.Spec.LoadBalancerClass = ptr.To("example.com/gone")
+		service.Finalizers = finalizer
+	})
+	s.write("orphan", func(status *corev1.ServiceStatus) {
+		status.Conditions = []metav1.Condition{{Type: v1alpha1.ServiceReady, Status: metav1.ConditionTrue, Reason: "AddressAssigned"}}
+		status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.17"}}
+	})
+	s.delete("orphan")
+	// These are others'.
+	others := map[string]string{"foreign": "example.com/other", "unserved": classOutside}
+	for name, class := range others {
+		s.create(name, func(service *corev1.Service) {
+			service.Spec.LoadBalancerClass, service.Finalizers = &class, finalizer
+		})
+		s.write(name, func(status *corev1.ServiceStatus) {
+			status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.18"}}
+		})
+		others[name] = s.get(name).ResourceVersion
+	}
+	if left := s.unreleased(); len(left) != 4 {
+		t.Errorf("left are %q, want four", left)
+	}
+
+	s.start(true)
+	s.until("nothing left", func() bool { return len(s.unreleased()) == 0 })
+	if service := s.get("web"); !slices.Equal(service.Finalizers, []string{"example.com/keep"}) || len(service.Status.LoadBalancer.Ingress) > 0 || len(service.Status.Conditions) > 0 {
+		t.Errorf("what was released has finalizers %v and shows %v", service.Finalizers, service.Status)
+	}
+	for _, name := range []string{"web", "classless", "refused"} {
+		if s.provider.has(name) {
+			t.Errorf("%s: something is left outside", name)
+		}
+	}
+	if s.get("orphan") != nil {
+		t.Error("a Service that is being deleted is kept")
+	}
+	s.create("new", nil)
+	s.update("web", func(service *corev1.Service) { service.Labels = map[string]string{"a": "b"} })
+	time.Sleep(200 * time.Millisecond)
+	if s.reason("new") != "none" || s.reason("web") != "none" || s.provider.has("new") {
+		t.Error("a Service is served by a controller that is to release all")
+	}
+	for name, version := range others {
+		if now := s.get(name).ResourceVersion; now != version {
+			t.Errorf("%s was written", name)
+		}
+	}
+}
+
+// write lets the status of a Service be as others wrote it.
+func (s *scene) write(name string, edit func(*corev1.ServiceStatus)) {
+	s.Helper()
+	service := s.get(name)
+	edit(&service.Status)
+	if _, err := s.kube.CoreV1().Services("shop").UpdateStatus(s.ctx, service, metav1.UpdateOptions{}); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scene) unreleased() []string {
+	s.Helper()
+	left, err := s.controller.Unreleased(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return left
 }
 
 func TestAServiceOfAnotherTypeKeepsNothingOfOurs(t *testing.T) {

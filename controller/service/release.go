@@ -110,7 +110,11 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 		}
 	}
 	if service.DeletionTimestamp == nil {
-		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), "The Service is no longer Herald's to serve: its load balancer is gone.")
+		message := "The Service is no longer Herald's to serve: its load balancer is gone."
+		if c.Releasing {
+			message = "Herald is being removed: its load balancer is gone."
+		}
+		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), message)
 	}
 	return nil
 }
@@ -120,18 +124,57 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 // deleted, or if it bears our condition and no other controller's name: a class
 // that is not ours names one, and that one may be another Herald.
 func (c *Controller) concerns(service *corev1.Service, h *holdings) bool {
-	if _, ours := c.Classes.Of(service); ours || len(h.given) > 0 {
+	_, ours := c.Classes.Of(service)
+	if len(h.given) > 0 || ours && (!c.Releasing || service.DeletionTimestamp != nil) {
 		return true
 	}
+	return c.bears(service)
+}
+
+// bears reports whether a Service bears our condition as that of this very
+// Herald.
+func (c *Controller) bears(service *corev1.Service) bool {
 	condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
 	if condition == nil {
 		return false
+	}
+	if _, ours := c.Classes.Of(service); ours {
+		return true
 	}
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Spec.LoadBalancerClass == nil {
 		return true
 	}
 	// What we began to release as another type goes to its end.
 	return condition.Reason == string(v1alpha1.Releasing) && service.DeletionTimestamp == nil
+}
+
+// Unreleased lists the Services that bear something of ours, each with what its
+// condition says, as the API server has them.
+func (c *Controller) Unreleased(ctx context.Context) ([]string, error) {
+	var left []string
+	options := metav1.ListOptions{Limit: 500}
+	for {
+		services, err := c.Client.CoreV1().Services("").List(ctx, options)
+		if err != nil {
+			return nil, fmt.Errorf("listing Services: %w", err)
+		}
+		for i := range services.Items {
+			service := &services.Items[i]
+			_, ours := c.Classes.Of(service)
+			held := ours && service.DeletionTimestamp != nil && servicehelper.HasLBFinalizer(service)
+			if !held && !c.bears(service) {
+				continue
+			}
+			name := fmt.Sprintf("Service %s/%s", service.Namespace, service.Name)
+			if condition := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady); condition != nil {
+				name += fmt.Sprintf(" (%s: %s)", condition.Reason, v1alpha1.Cut(condition.Message, 200))
+			}
+			left = append(left, name)
+		}
+		if options.Continue = services.Continue; options.Continue == "" {
+			return left, nil
+		}
+	}
 }
 
 // remaining is what the status shows when the Service is released: nothing, or

@@ -12,7 +12,7 @@ import (
 // libraries, that an operator may need; --help lists all.
 var operatorFlags = []string{
 	"cloud-config", "cloud-provider", "namespace", "kubeconfig", "master",
-	"controllers", "concurrent-service-syncs", "cluster-name",
+	"controllers", "concurrent-service-syncs", "cluster-name", "uninstall", "uninstall-timeout",
 	"concurrent-node-syncs", "node-status-update-frequency", "concurrent-node-lifecycle-syncs", "node-monitor-period",
 	"leader-elect", "leader-elect-lease-duration", "leader-elect-renew-deadline", "leader-elect-retry-period",
 	"leader-elect-resource-name", "leader-elect-resource-namespace",

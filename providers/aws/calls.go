@@ -18,15 +18,29 @@ import (
 // of its operation says by then.
 const attempts = 3
 
-// call makes one call to AWS, once its operation has a token for it.
+const (
+	// callLongest is how long a call may take.
+	callLongest = 5 * time.Minute
+	// callPatience is how long it may still take when the controller has to end.
+	callPatience = 15 * time.Second
+)
+
+// call makes one call to AWS, once its operation has a token for it. None
+// begins when ctx is done, and one that has begun is not broken off for that:
+// AWS may carry it out nevertheless, while another controller looks already.
 func call[In, Out, Opt any](ctx context.Context, p *Provider, do func(context.Context, *In, ...func(*Opt)) (*Out, error), in *In) (*Out, error) {
 	operation := operationOf(in)
 	for attempt := 1; ; attempt++ {
 		if err := p.buckets.wait(ctx, operation); err != nil {
 			return nil, fmt.Errorf("%s: %w", operation, err)
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("%s: %w", operation, err)
+		}
 		begun := time.Now()
-		out, err := do(ctx, in)
+		unbroken, done := outlasting(ctx, callPatience)
+		out, err := do(unbroken, in)
+		done()
 		callSeconds.WithLabelValues(operation).Observe(time.Since(begun).Seconds())
 		callsMade.WithLabelValues(operation, resultOf(err)).Inc()
 		p.buckets.heed(operation, throttled(err), time.Now())
@@ -36,6 +50,24 @@ func call[In, Out, Opt any](ctx context.Context, p *Provider, do func(context.Co
 		if !throttled(err) || attempt == attempts || ctx.Err() != nil {
 			return nil, &callError{operation, err}
 		}
+	}
+}
+
+// outlasting returns a context that is done some time after ctx is, or at its
+// deadline.
+func outlasting(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(callLongest)
+	}
+	longer, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(patience, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() {
+		stop()
+		cancel()
 	}
 }
 

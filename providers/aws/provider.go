@@ -94,6 +94,8 @@ type Provider struct {
 	// started is when another controller may have written last.
 	started time.Time
 
+	running sync.WaitGroup // what Start began
+
 	mu      sync.Mutex
 	entries map[types.NamespacedName]*entry
 }

@@ -50,15 +50,18 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), _
 	if err != nil {
 		return err
 	}
-	go func() {
+	p.running.Go(func() {
 		defer func() {
 			_ = p.nodes.RemoveEventHandler(nodes)
 			_ = p.slices.RemoveEventHandler(endpoints)
 		}()
 		p.watch(ctx)
-	}()
+	})
 	return nil
 }
+
+// Wait returns when everything has ended that Start began. Its context has to be done.
+func (p *Provider) Wait() { p.running.Wait() }
 
 // sameTarget says whether nothing of a node changed that load balancers care for.
 func sameTarget(a, b *corev1.Node) bool {

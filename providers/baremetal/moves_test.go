@@ -113,7 +113,7 @@ func TestOwnerLeads(t *testing.T) {
 			{"the first one", x, []string{x, y, z}, []string{status}},
 			{"the second one", y, []string{y, z, x}, []string{status, update}},
 			{"the last one", x, []string{x, y, z}, []string{status, update}},
-			{"one that is no candidate", "stranger", []string{x, y, z}, []string{status}},
+			{"one that is no candidate, and whose Lease nobody has seen: it is not believed", "stranger", []string{x, y, z}, []string{status, status}},
 		} {
 			before := len(w.rest())
 			w.says("203.0.113.17", ownedBy(c.owner))

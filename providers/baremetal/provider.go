@@ -77,6 +77,7 @@ type Provider struct {
 	secrets workqueue.TypedRateLimitingInterface[string]
 	// beats and watches are poked when a Lease changes.
 	beats, watches chan struct{}
+	running        sync.WaitGroup // what Start began
 
 	mu     sync.Mutex
 	ledger *ledger

@@ -52,9 +52,9 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 	p.wake, p.serves = wake, serves
 	own := []cache.SharedIndexInformer{p.leases, p.pools, p.vips, p.adverts, p.peers, p.speakers}
 	for _, informer := range own {
-		go informer.RunWithContext(ctx)
+		p.running.Go(func() { informer.RunWithContext(ctx) })
 	}
-	go p.cidrs.run(ctx, p.Client)
+	p.running.Go(func() { p.cidrs.run(ctx, p.Client) })
 	shared := []cache.SharedIndexInformer{p.namespaces, p.nodes, p.slices, p.Informers.Core().V1().Services().Informer()}
 	synced := []cache.InformerSynced{}
 	for _, informer := range append(own, shared...) {
@@ -69,19 +69,24 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 		return err
 	}
 	p.lookAround()
-	go p.expireSpeakers(ctx)
-	go p.watchSpeakers(ctx)
+	p.running.Go(func() { p.expireSpeakers(ctx) })
+	p.running.Go(func() { p.watchSpeakers(ctx) })
 	for range placers {
-		go work(ctx, p.places, "placing an address", p.reconcilePlace)
+		p.running.Go(func() { work(ctx, p.places, "placing an address", p.reconcilePlace) })
 	}
-	go work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool)
-	go work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
-	go work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer)
-	go work(ctx, p.speakerStatuses, "writing the status of a Speaker", p.reconcileSpeaker)
+	p.running.Go(func() { work(ctx, p.poolStatuses, "writing the status of a pool", p.reconcilePool) })
+	p.running.Go(func() {
+		work(ctx, p.advertStatuses, "writing the status of an Advertisement", p.reconcileAdvertisement)
+	})
+	p.running.Go(func() { work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer) })
+	p.running.Go(func() { work(ctx, p.speakerStatuses, "writing the status of a Speaker", p.reconcileSpeaker) })
 	p.secrets.Add(v1alpha1.BFDSecret)
-	go work(ctx, p.secrets, "making a Secret", p.reconcileSecret)
+	p.running.Go(func() { work(ctx, p.secrets, "making a Secret", p.reconcileSecret) })
 	return nil
 }
+
+// Wait returns when everything has ended that Start began. Its context has to be done.
+func (p *Provider) Wait() { p.running.Wait() }
 
 // load fills the ledger from the caches, before the first assignment: every
 // VirtualIP is a fact, then come the addresses that Services show without one.
