@@ -95,6 +95,14 @@ func TestANodeRegisteredAnewIsACandidateAgain(t *testing.T) {
 			made.Status = old.Status
 			_, err = nodes.UpdateStatus(context.Background(), made, metav1.UpdateOptions{})
 			w.must(err)
+			// kube-proxy ends when its Node does; a kubelet would start it again.
+			w.quietly("kube-proxy has ended", func() error {
+				if box.Running("kube-proxy-" + lost) {
+					return fmt.Errorf("it runs")
+				}
+				return nil
+			})
+			w.must(box.StartProxy(context.Background(), lost))
 		}
 		w.must(nodes.Delete(w.ctx, lost, metav1.DeleteOptions{}))
 		gone := true
