@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -118,6 +119,7 @@ func TestOwnerLeads(t *testing.T) {
 			before := len(w.rest())
 			w.says("203.0.113.17", ownedBy(c.owner))
 			w.untilCandidates("203.0.113.17", strings.Join(c.want, " "))
+			time.Sleep(30 * time.Second) // longer than a Lease lasts
 			writes := slices.DeleteFunc(w.since(before), func(write string) bool { return strings.HasPrefix(write, "patch services/") })
 			if !slices.Equal(writes, c.writes) {
 				w.Errorf("%s: writes %q, want %q", c.name, writes, c.writes)

@@ -391,26 +391,34 @@ func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {
 
 // expireSpeakers notices the speakers whose Lease is not renewed.
 func (p *Provider) expireSpeakers(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.beats:
-		case <-timer.C:
-		}
+	whenDue(ctx, p.beats, func() time.Time {
 		p.mu.Lock()
 		changed, next := p.live.expire(time.Now())
 		p.mu.Unlock()
 		if changed {
 			p.nodesChanged()
 		}
-		if next.IsZero() {
-			timer.Stop()
-			continue
+		return next
+	})
+}
+
+// whenDue calls look at once, when it is poked, and at the time that look
+// returned, zero being never, until ctx is done.
+func whenDue(ctx context.Context, poked <-chan struct{}, look func() (next time.Time)) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poked:
+		case <-timer.C:
 		}
-		timer.Reset(time.Until(next))
+		if next := look(); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
 	}
 }
 

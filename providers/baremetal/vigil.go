@@ -159,27 +159,15 @@ func (v *vigil) unsure(node string, now time.Time) {
 
 // watchSpeakers tells the speakers lost whose Leases have ended.
 func (p *Provider) watchSpeakers(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.watches:
-		case <-timer.C:
-		}
+	whenDue(ctx, p.watches, func() time.Time {
 		p.mu.Lock()
 		asked, next := p.vigil.doubtful(time.Now())
 		p.mu.Unlock()
 		if len(asked) > 0 {
 			p.ask(ctx, asked)
 		}
-		if next.IsZero() {
-			timer.Stop()
-			continue
-		}
-		timer.Reset(time.Until(next))
-	}
+		return next
+	})
 }
 
 // ask asks the API server for Leases that are overdue, and tells the speakers
