@@ -545,11 +545,7 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 			logger.Error(err, "Not everything can be asked for its health")
 		}
 	}
-	if decision.Settled && (before == nil || !before.Settled || !reflect.DeepEqual(before.Peers, decision.Peers) || !sameRoutes(before.Routes, decision.Routes)) {
-		if err := s.Advertiser.Set(decision.Peers, decision.Routes); err != nil {
-			logger.Error(err, "Not everything can be advertised")
-		}
-	}
+	s.advertise(logger, &snapshot, decision)
 	s.decision.Store(decision)
 	s.Senses.forget(decision)
 	tell(logger, before, decision)
@@ -562,6 +558,21 @@ func (s *Speaker) decideOnce(ctx context.Context) (again time.Time, ok bool) {
 	}
 	s.status.want(&snapshot, decision)
 	return decision.Again, true
+}
+
+// advertise has the routers told what was decided, and brings what is known of the sessions up to date: Advertiser.Set changes
+// how many routes each has, and nothing tells of that later.
+func (s *Speaker) advertise(logger klog.Logger, snapshot *Snapshot, decision *Decision) {
+	before := snapshot.Before
+	if !decision.Settled || before != nil && before.Settled && reflect.DeepEqual(before.Peers, decision.Peers) && sameRoutes(before.Routes, decision.Routes) {
+		return
+	}
+	if err := s.Advertiser.Set(decision.Peers, decision.Routes); err != nil {
+		logger.Error(err, "Not everything can be advertised")
+	}
+	for _, status := range s.Advertiser.Statuses() {
+		snapshot.BGP[status.Peer] = status
+	}
 }
 
 // tell logs what has changed for an address.

@@ -229,7 +229,7 @@ func TestReasons(t *testing.T) {
 		"tor1":        "wrong AS: the router is not in AS 65009",
 		"tor2":        "the router refuses our OPEN message: it expects another AS than 64512, or another family or router ID",
 		"tor3":        "connection refused by 10.0.3.2:179",
-		"tor4":        "the router closes the connection at once: it does not take this node for a neighbor",
+		"tor4":        "the router closes the connection at once: it does not take this node for a neighbor, or makes it wait after a session that was lost",
 		"tor5":        "wrong AS: the router is in our own, 64512",
 		"tor6":        "the router takes the connection and says nothing on it: TTL below 255, which is what ttlSecurityHops wants",
 		"far":         "no route to 203.0.113.2:179, or none that a TTL of 1 is enough for: see multi-hop",

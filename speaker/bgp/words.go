@@ -86,8 +86,10 @@ func tooFar(n neighbor, onLink bool) bool {
 	return !onLink && n.PeerASN != 0 && !n.internal() && n.EBGPMultiHop == 0 && n.TTLSecurityHops == 0
 }
 
+// closedEarly is about a router that accepts the TCP connection and closes it. BIRD does so to a neighbor that it waits with
+// after an error, for a minute by default.
 func closedEarly(neighbor) string {
-	return "the router closes the connection at once: it does not take this node for a neighbor"
+	return "the router closes the connection at once: it does not take this node for a neighbor, or makes it wait after a session that was lost"
 }
 
 // complaint is about a NOTIFICATION that we have sent before a session was established (RFC 4271, section 6).

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -134,6 +135,8 @@ func TestBGPRecipes(t *testing.T) {
 		}
 		t.Cleanup(func() { frr.Stop(context.Background()) })
 		served(t)
+		w.within(t).backAfterPowerCut("tor", "node2")
+		served(t)
 		if err := frr.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +151,40 @@ func TestBGPRecipes(t *testing.T) {
 		}
 		defer bird.Stop(context.Background())
 		served(t)
+		w.within(t).backAfterPowerCut("tor", "node2")
+		served(t)
 	})
+}
+
+// sessionLimit is how long a node may be without its session after its power is back: the speaker has to start, and the
+// router may make it wait for some seconds.
+const sessionLimit = 15 * time.Second
+
+// backAfterPowerCut takes the power from a node until its router has noticed, and checks how soon there is a session again.
+func (w *world) backAfterPowerCut(peer, node string) {
+	w.Helper()
+	before := w.session(node, peer).Since
+	w.Cleanup(func() {
+		if err := box.PowerOn(context.Background(), node); err != nil {
+			w.Error(err)
+		}
+	})
+	w.must(box.PowerOff(w.ctx, node))
+	time.Sleep(3 * time.Second) // BFD of the recipes needs 0.9 s.
+	w.must(box.PowerOn(w.ctx, node))
+	start := time.Now()
+	w.eventually(node+" has a new session with "+peer, func() error {
+		if s := w.session(node, peer); s.State != "Established" || s.Since.Equal(before) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	took := time.Since(start)
+	w.Logf("%s has its session %v after its power is back", node, took.Round(100*time.Millisecond))
+	if took > sessionLimit {
+		w.Errorf("%s has its session %v after its power is back, want at most %v", node, took.Round(100*time.Millisecond), sessionLimit)
+	}
+	w.must(box.WaitForProxy(w.ctx, node))
 }
 
 // External and internal routers: AS 64513 in router, the nodes' own in router2.
