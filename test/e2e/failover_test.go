@@ -43,9 +43,9 @@ func (w *world) scene(edit func(*corev1.Service), nodes ...string) *failover.Sce
 	w.Helper()
 	w.dualPool()
 	w.pods("web", nodes...)
-	w.service("web", edit)
+	service := w.service("web", edit)
 	scene := &failover.Scene{
-		Box: box, Kube: kube, Herald: herald, Namespace: w.namespace, Service: "web", Addr: w.address("web"),
+		Box: box, Kube: kube, Herald: herald, Namespace: w.namespace, Service: "web", Addr: w.addresses("web", len(service.Spec.IPFamilies))[0],
 		Nodes: nodes, Client: "client", Watcher: "client2", Patience: clientPatience, Grace: podGrace,
 	}
 	w.Cleanup(func() {
