@@ -195,7 +195,7 @@ const (
 // Reasons declares every reason: conditions and events use no other.
 var Reasons = []ReasonDoc{
 	{AddressAssigned, "Service", "Every address that the Service needs is assigned; status.loadBalancer has them."},
-	{AddressPartial, "Service", "A Service with ipFamilyPolicy PreferDualStack has an address of one family; the message says why not of the other. It gets the second when it can."},
+	{AddressPartial, "Service", "A Service with ipFamilyPolicy PreferDualStack has an address of one family; the message says why not of the other. It gets the second when it can. An address that its source ranges leave open counts as missing."},
 	{AddressReleased, "Service", "The Service is no longer Herald's to serve; its addresses are free."},
 	{AddressAdopted, "Service", "The status already showed addresses, from before Herald or from another provider; they are Herald's to announce from now on."},
 	{AddressReplaced, "Service", "What the status showed before, from another provider, could not be kept; the message says what replaced it."},

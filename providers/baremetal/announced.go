@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
+	"github.com/heraldlb/herald/ipam"
 )
 
 // word is what is said of the announcement of an address, or of a Service.
@@ -45,12 +46,38 @@ func (p *Provider) Announced(service *corev1.Service) (metav1.ConditionStatus, v
 			}
 		}
 	}
-	words := make([]word, 0, len(vips))
+	sum := p.wordFor(service, vips, request != nil && request.Partial)
+	return sum.status, sum.reason, sum.message
+}
+
+// wordFor is what the VirtualIPs say to one of their Services; the caller holds
+// the lock. What its source ranges leave open is not announced for it, though
+// it may be for others on the address. A Service that can do without a family
+// is as well announced as the rest of it.
+func (p *Provider) wordFor(service *corev1.Service, vips []*v1alpha1.VirtualIP, partial bool) word {
+	var words, open []word
 	for _, vip := range vips {
-		words = append(words, p.wordOf(vip))
+		addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+		switch {
+		case err != nil || !leavesOpen(service, ipam.FamilyOf(addr)):
+			words = append(words, p.wordOf(vip))
+		case vip.Spec.Hold != "" || blocked(vip):
+			open = append(open, p.wordOf(vip))
+		default:
+			no := openRefusal([]ipam.Family{ipam.FamilyOf(addr)})
+			open = append(open, word{metav1.ConditionFalse, no.Reason, fmt.Sprintf("%s is not announced for this Service. %s", vip.Spec.Address, no.Message)})
+		}
+	}
+	if !partial || len(words) == 0 {
+		return sumUp(append(words, open...))
 	}
 	sum := sumUp(words)
-	return sum.status, sum.reason, sum.message
+	for _, w := range open {
+		if sum.reason != v1alpha1.Announcing {
+			sum.message += " " + w.message
+		}
+	}
+	return sum
 }
 
 // wordOf is what a VirtualIP says to its Services; the caller holds the lock.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -193,7 +194,11 @@ func TestSourceRangesOfOneFamilyDoNotLeaveTheOtherOpen(t *testing.T) {
 		w.reachable(addresses[1])
 		w.edit(name, ranges(only4))
 		w.held(addresses[1], v1alpha1.SourceRangesIncomplete)
-		w.eventually("the condition tells the remedy", func() error { return has(ready(w.get(name)).Message, "IPv6", "::/0") })
+		if name == "prefer" {
+			w.says(name, metav1.ConditionTrue, v1alpha1.AddressPartial, "IPv6", "::/0")
+		} else {
+			w.says(name, metav1.ConditionFalse, v1alpha1.SourceRangesIncomplete, "IPv6", "::/0")
+		}
 		w.reachable(addresses[0])
 		if got := shown(w.get(name)); !slices.Equal(got, addresses) {
 			t.Errorf("%s has %v, want %v", name, got, addresses)
@@ -201,6 +206,31 @@ func TestSourceRangesOfOneFamilyDoNotLeaveTheOtherOpen(t *testing.T) {
 		w.edit(name, ranges(only4, only6))
 		w.reachable(addresses[1])
 	}
+
+	// A guest that leaves a family open is closed, and the holder of the address is not.
+	shares := annotated("heraldlb.io/share", "k")
+	w.service("holder", all(ranges(), require, shares))
+	holds := w.addresses("holder", 2)
+	w.service("guest", all(ranges(), prefer, shares, func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 }))
+	w.eventually("the guest has the holder's addresses", func() error {
+		if got := shown(w.get("guest")); !slices.Equal(got, holds) {
+			return fmt.Errorf("it has %v", got)
+		}
+		return nil
+	})
+	ask := func(addr netip.Addr) error { _, err := request(w.ctx, "client", addr, 81); return err }
+	w.eventually("the guest answers", func() error { return ask(holds[1]) })
+	w.edit("guest", ranges(only4))
+	w.says("guest", metav1.ConditionTrue, v1alpha1.AddressPartial, "IPv6", "::/0")
+	w.eventually("the guest is closed over IPv6", func() error {
+		if ask(holds[1]) == nil {
+			return errors.New("it answers")
+		}
+		return ask(holds[0])
+	})
+	w.reachable(holds[1])
+	w.edit("guest", ranges(only4, only6))
+	w.eventually("the guest answers again", func() error { return ask(holds[1]) })
 }
 
 // steady checks for some time that each request is answered by the pod.
