@@ -74,6 +74,9 @@ type Claim struct {
 	Since time.Time
 	// Grandfathered Services share the address without consent, as they did before it took any.
 	Grandfathered bool
+	// Outdated: the Service asks for another key, consent or policy by now, and has not got it. No Service of another
+	// namespace joins it.
+	Outdated bool
 }
 
 // Consent is the other namespaces that may share an address with a Service. Everyone alone is all of them.

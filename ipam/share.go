@@ -57,16 +57,27 @@ func (a *Allocator) checkShare(r *Request, addr netip.Addr, h *holding) *Refusal
 		return nil
 	}
 	kept := holds && h.holders[own].Grandfathered && len(r.Consent) == 0
+	// Of those in the way the oldest is told: who joins later does not change what a Service that waits was told.
+	var first *holder
+	var why Reason
+	var port Port
 	for i := range h.holders {
 		o := &h.holders[i]
-		if o.Key == r.Key {
+		if o.Key == r.Key || first != nil && first.before(o) {
 			continue
 		}
-		if reason, port := conflict(r, o, kept && o.Grandfathered); reason != "" {
-			return notShared(reason, port, r, o, addr, h.pool())
+		reason, common := conflict(r, o, kept && o.Grandfathered)
+		if reason == "" && !holds && o.Outdated && o.Namespace != r.Key.Namespace {
+			reason = NotShared
+		}
+		if reason != "" {
+			first, why, port = o, reason, common
 		}
 	}
-	return nil
+	if first == nil {
+		return nil
+	}
+	return notShared(why, port, r, first, addr, h.pool())
 }
 
 // conflict says why two Services may not share an address, as the table above has it. With kept, consent is not asked
@@ -80,15 +91,23 @@ func conflict(r *Request, o *holder, kept bool) (Reason, Port) {
 	case !kept && !consent(r, o):
 		return NotShared, Port{}
 	}
-	for _, port := range r.Ports {
-		if slices.Contains(o.Ports, port) {
-			return PortConflict, port
-		}
+	if port, common := r.common(o.Ports); common {
+		return PortConflict, port
 	}
 	if (r.Local || o.Local) && (r.Backend != o.Backend || r.Backend == "") {
 		return PolicyConflict, Port{}
 	}
 	return "", Port{}
+}
+
+// common is a port that the Service has and that is among those of another one.
+func (r *Request) common(ports []Port) (port Port, found bool) {
+	for _, port := range r.Ports {
+		if slices.Contains(ports, port) {
+			return port, true
+		}
+	}
+	return Port{}, false
 }
 
 // consent reports whether the two Services are of one namespace, or each names the other's.
@@ -166,20 +185,22 @@ func (r *Refusal) ofSharing() bool {
 }
 
 // Apart says why the Service has an address for itself although it has a sharing key, and an older Service of its
-// namespace has an address under the same key. It is nil when the Service shares, or has nothing to join.
+// namespace has an address under the same key. It is nil when the Service shares, or has nothing to join. Nothing that
+// Services of other namespaces do changes it.
 func (a *Allocator) Apart(r *Request) *Refusal {
 	if r.Share == "" {
 		return nil
 	}
 	for _, own := range a.held[r.Key] {
-		if _, asked := r.asked(FamilyOf(own)); asked || len(a.holdings[own].holders) > 1 {
+		mine := a.holdings[own]
+		if _, asked := r.asked(FamilyOf(own)); asked || !slices.Contains(r.Families, FamilyOf(own)) || len(mine.holders) > 1 {
 			continue
 		}
 		for _, addr := range a.shared[r.Share] {
-			if index(addr) != index(own) || !a.elder(r.Key, addr, own) {
+			if addr == own || index(addr) != index(own) {
 				continue
 			}
-			if no := a.checkShare(r, addr, a.holdings[addr]); no != nil && no.Holder != (Key{}) {
+			if no := a.elderInTheWay(r, addr, &mine.holders[0]); no != nil {
 				return no
 			}
 		}
@@ -187,17 +208,41 @@ func (a *Allocator) Apart(r *Request) *Refusal {
 	return nil
 }
 
-// elder reports whether the holder of addr is of the Service's namespace, and has it for longer than the Service has own.
-func (a *Allocator) elder(key Key, addr, own netip.Addr) bool {
-	h, mine := a.holdings[addr], a.holdings[own]
-	first := &h.holders[h.oldest()]
-	i, _ := mine.find(key)
-	return first.Key != key && first.Namespace == key.Namespace && first.before(&mine.holders[i])
+// elderInTheWay says why the Service may not join an older one of its namespace that has the address under its sharing key.
+func (a *Allocator) elderInTheWay(r *Request, addr netip.Addr, own *holder) *Refusal {
+	h := a.holdings[addr]
+	for i := range h.holders {
+		o := &h.holders[i]
+		if o.Key == r.Key || o.Namespace != r.Key.Namespace || o.Share != r.Share || !o.before(own) {
+			continue
+		}
+		if reason, port := conflict(r, o, false); reason != "" {
+			return notShared(reason, port, r, o, addr, h.pool())
+		}
+	}
+	return nil
+}
+
+// Juniors are the Services of the same namespace that have an address for themselves under the sharing key, and have it for
+// less long than the Service has addr: what Apart says of them depends on that Service.
+func (a *Allocator) Juniors(key Key, addr netip.Addr, share string) (juniors []Key) {
+	claim, holds := a.Claim(addr, key)
+	if !holds || share == "" {
+		return nil
+	}
+	elder := holder{Key: key, Claim: claim}
+	for _, other := range a.shared[share] {
+		h := a.holdings[other]
+		if first := &h.holders[0]; len(h.holders) == 1 && first.Namespace == key.Namespace && elder.before(first) {
+			juniors = append(juniors, first.Key)
+		}
+	}
+	return juniors
 }
 
 // Forfeits reports whether the Service has to leave an address that it holds even if it gets no other one: it is in the
-// way of the holder, which serves one of its ports or is of another namespace, or it asks for an internal load balancer
-// and the address is of an external pool.
+// way of another Service there, which serves one of its ports or is of another namespace, and is not the holder itself; or
+// it asks for an internal load balancer and the address is of an external pool.
 func (a *Allocator) Forfeits(r *Request, addr netip.Addr) bool {
 	h := a.holdings[addr]
 	if h == nil {
@@ -210,8 +255,21 @@ func (a *Allocator) Forfeits(r *Request, addr netip.Addr) bool {
 	if in, _ := a.PoolOf(addr); r.Internal && a.turned(r, &h.holders[i].Claim, in) {
 		return true
 	}
-	no := a.checkShare(r, addr, h)
-	return no != nil && (no.Reason == PortConflict || no.Holder == Key{})
+	if h.oldest() == i {
+		return false
+	}
+	kept := h.holders[i].Grandfathered && len(r.Consent) == 0
+	return slices.ContainsFunc(h.holders, func(o holder) bool {
+		if o.Key == r.Key {
+			return false
+		}
+		if o.Namespace == r.Key.Namespace {
+			_, common := r.common(o.Ports)
+			return common
+		}
+		reason, _ := conflict(r, &o, kept && o.Grandfathered)
+		return reason != ""
+	})
 }
 
 // Parted is the holder of an address on which the Service is a guest, if an edit of the holder has put them at odds: what
@@ -233,6 +291,22 @@ func (a *Allocator) Parted(key Key, addr netip.Addr) (by Key, parted bool) {
 	given := Request{Key: key, Share: guest.Share, Consent: guest.Consent, Ports: guest.Ports, Local: guest.Local, Backend: guest.Backend}
 	reason, _ := conflict(&given, holder, guest.Grandfathered && holder.Grandfathered)
 	return holder.Key, reason != ""
+}
+
+// Outdated reports whether a claim of the Service does not say what it asks for by now.
+func (a *Allocator) Outdated(key Key) bool {
+	for _, addr := range a.held[key] {
+		if claim, _ := a.Claim(addr, key); claim.Outdated {
+			return true
+		}
+	}
+	return false
+}
+
+// Holder reports whether the Service is the holder of the address: nobody has had it for longer.
+func (a *Allocator) Holder(addr netip.Addr, key Key) bool {
+	h := a.holdings[addr]
+	return h != nil && len(h.holders) > 0 && h.holders[h.oldest()].Key == key
 }
 
 // Unconsented reports whether the Service shares the address with Services of other namespaces without consent, as it

@@ -23,6 +23,8 @@ func TestForfeits(t *testing.T) {
 		{"goes together", shop("api"), Claim{Share: "k", Ports: http}, Request{Share: "k", Ports: https}, false},
 		{"same port", shop("api"), Claim{Share: "k", Ports: http}, Request{Share: "k", Ports: http}, true},
 		{"another key in one namespace", shop("api"), Claim{Share: "k", Ports: http}, Request{Share: "q", Ports: https}, false},
+		{"another key and the same port", shop("api"), Claim{Share: "k", Ports: http}, Request{Share: "q", Ports: http}, true},
+		{"no key and the same port", shop("api"), Claim{Ports: http}, Request{Share: "k", Ports: http}, true},
 		{"another key in another namespace", mail, Claim{Share: "k", Consent: Consent{"shop"}, Ports: http}, Request{Share: "q", Consent: Consent{"post"}, Ports: https}, true},
 		{"consent taken back", mail, Claim{Share: "k", Ports: http}, Request{Share: "k", Consent: Consent{"post"}, Ports: https}, true},
 		{"consent of both", mail, Claim{Share: "k", Consent: Consent{"shop"}, Ports: http}, Request{Share: "k", Consent: Consent{"post"}, Ports: https}, false},
@@ -112,5 +114,60 @@ func TestApart(t *testing.T) {
 				t.Errorf("the older is told %v", no)
 			}
 		})
+	}
+}
+
+// A refusal names the oldest of those in the way, so that it stays true for as long as that one has the address.
+func TestTheOldestInTheWayIsNamed(t *testing.T) {
+	addr := netip.MustParseAddr("10.0.0.1")
+	for _, younger := range []Key{{"shop", "a"}, {"shop", "z"}, mail} {
+		a := New()
+		a.SetPools([]Pool{{Name: "one", Ranges: rs("10.0.0.1"), AutoAssign: true}})
+		a.Hold(addr, api, Claim{Share: "k", Ports: http, Since: at(1), Consent: Consent{Everyone}})
+		ask := &Request{Key: web, Families: v4, Share: "k", Ports: append(https, http...), Addresses: []netip.Addr{addr}}
+		before := a.Check(ask, addr)
+		a.Hold(addr, younger, Claim{Share: "k", Ports: https, Since: at(2), Consent: Consent{Everyone}})
+		if after := a.Check(ask, addr); before.Message != after.Message || after.Holder != api {
+			t.Errorf("with %s: %q, before %q", younger, after.Message, before.Message)
+		}
+	}
+}
+
+// What Services of other namespaces do on the address of an older one changes nothing in what the younger one is told.
+func TestApartIsOfTheNamespaceAlone(t *testing.T) {
+	shared, own := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	a := New()
+	a.SetPools([]Pool{{Name: "two", Ranges: rs("10.0.0.1-10.0.0.2"), AutoAssign: true}})
+	a.Hold(shared, api, Claim{Share: "k", Ports: http, Since: at(2), Consent: Consent{Everyone}})
+	a.Hold(own, web, Claim{Share: "k", Ports: http, Since: at(3)})
+	ask := &Request{Key: web, Families: v4, Share: "k", Ports: http}
+	before := a.Apart(ask)
+	for _, since := range []time.Time{at(1), at(4)} {
+		a.Hold(shared, mail, Claim{Share: "k", Ports: http, Since: since})
+		if after := a.Apart(ask); before == nil || after == nil || after.Message != before.Message {
+			t.Errorf("told %v, before %v", after, before)
+		}
+	}
+	ask.Families = v6 // it leaves the IPv4 address, which may take a moment
+	if no := a.Apart(ask); no != nil {
+		t.Errorf("told of a family that it has not any more: %v", no)
+	}
+}
+
+// Those who are told of an edit are the younger ones of the namespace who have an address for themselves.
+func TestJuniors(t *testing.T) {
+	a := New()
+	for i, c := range []struct {
+		addr string
+		key  Key
+		at   int64
+	}{{"10.0.0.1", api, 2}, {"10.0.0.2", web, 3}, {"10.0.0.3", Key{"shop", "elder"}, 1}, {"10.0.0.4", mail, 3}, {"10.0.0.5", Key{"shop", "x"}, 4}, {"10.0.0.5", Key{"shop", "y"}, 5}} {
+		a.Hold(netip.MustParseAddr(c.addr), c.key, Claim{Share: "k", Ports: []Port{{"TCP", uint16(i + 1)}}, Since: at(c.at)})
+	}
+	if got := a.Juniors(api, netip.MustParseAddr("10.0.0.1"), "k"); len(got) != 1 || got[0] != web {
+		t.Errorf("%v, want %v", got, web)
+	}
+	if got := a.Juniors(api, netip.MustParseAddr("10.0.0.1"), ""); len(got) != 0 {
+		t.Errorf("without a key: %v", got)
 	}
 }

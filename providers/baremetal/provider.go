@@ -226,7 +226,8 @@ func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *co
 			err = withIgnored(service, refusal)
 		}
 		if !errors.Is(err, errStale) {
-			p.tellParted(service, parted, status)
+			// Once more: the holder may have been edited meanwhile.
+			p.tellParted(service, append(parted, p.partedFrom(service)...), status)
 			return status, err
 		}
 	}
@@ -245,6 +246,7 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 	if refusal != nil {
 		return p.refuse(ctx, service, request, refusal)
 	}
+	outdated := p.isOutdated(request.Key)
 	writes, assignment, err := p.assign(service, request, asked.IPMode, lacks)
 	if refusal, ok := errors.AsType[*v1alpha1.Refusal](err); ok {
 		return p.refuse(ctx, service, request, refusal)
@@ -254,6 +256,9 @@ func (p *Provider) ensure(ctx context.Context, service *corev1.Service) (*corev1
 	}
 	if err := p.writeAll(ctx, writes); err != nil {
 		return nil, err
+	}
+	if outdated {
+		p.wakeWaiting() // who may join now
 	}
 	addresses := make([]netip.Addr, len(assignment.Addresses))
 	for i, given := range assignment.Addresses {
@@ -295,6 +300,8 @@ func (p *Provider) refuse(
 			writes = append(writes, p.planClaim(key, ipam.Assigned{Addr: addr, Pool: pool}, claim)...)
 		case vip.Spec.Claims[i].UID != service.UID:
 			inherited = append(inherited, addr)
+		default:
+			writes = append(writes, p.planRefused(service, request, addr)...)
 		}
 	}
 	writes = append(writes, p.planReleases(key, inherited, shown)...)

@@ -1,6 +1,8 @@
 package baremetal
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -104,8 +106,21 @@ func holdingFor(claim *v1alpha1.Claim, pool string, service *corev1.Service) ipa
 	}
 	if service != nil {
 		holding.Backend = backendOf(service)
+		holding.Outdated = asksOtherwise(claim, service)
 	}
 	return holding
+}
+
+// asksOtherwise reports whether the Service asks to be shared in another way than its claim says, as far as it can be read.
+func asksOtherwise(claim *v1alpha1.Claim, service *corev1.Service) bool {
+	if claim.Share == "" {
+		return false // nobody joins anyway
+	}
+	if claim.ExternalTrafficPolicy != service.Spec.ExternalTrafficPolicy {
+		return true
+	}
+	asked, refusal := annotations.Parse(service)
+	return refusal == nil && (asked.Share != claim.Share || !slices.Equal(asked.ShareNamespaces, claim.ShareNamespaces))
 }
 
 // ingress is the entry of status.loadBalancer for an address.

@@ -64,6 +64,35 @@ func (p *Provider) forfeited(service *corev1.Service, request *ipam.Request) []n
 	return addresses
 }
 
+// planRefused brings the claim of a refused Service, which keeps the address, up
+// to date: kube-proxy serves its ports as they are now, whatever it is refused
+// for, and a holder may take its key and consent back at any time. What a guest
+// asks for in vain is not in the way of the others, but keeps Services of other
+// namespaces from joining. The scope stays: it says
+// what the address was given for. The caller locks.
+func (p *Provider) planRefused(service *corev1.Service, request *ipam.Request, addr netip.Addr) []*claimWrite {
+	key, vip := keyOf(service), p.ledger.vips[addr]
+	claim, now := vip.Spec.Claims[findClaim(vip, service.Namespace, service.Name)], claimFor(service)
+	claim.Ports = now.Ports
+	if request != nil && p.ledger.allocator.Holder(addr, key) {
+		claim.ExternalTrafficPolicy, claim.HealthCheckNodePort = now.ExternalTrafficPolicy, now.HealthCheckNodePort
+		claim.Share, claim.ShareNamespaces = now.Share, now.ShareNamespaces
+		claim.Grandfathered = claim.Grandfathered && len(now.ShareNamespaces) == 0
+	}
+	held, _ := p.ledger.allocator.Claim(addr, key)
+	p.ledger.allocator.Hold(addr, key, holdingFor(&claim, held.Pool, service))
+	if _, changed := claimed(vip, addr, vip.Spec.Pool, "", claim); !changed {
+		return nil
+	}
+	return p.planClaim(key, ipam.Assigned{Addr: addr, Pool: vip.Spec.Pool}, claim)
+}
+
+func (p *Provider) isOutdated(key ipam.Key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ledger.allocator.Outdated(key)
+}
+
 // parting is a guest that an edit of the holder sends away.
 type parting struct {
 	addr   netip.Addr
@@ -87,7 +116,12 @@ func (p *Provider) partedFrom(service *corev1.Service) []parting {
 // tellParted tells a guest and its holder that the guest leaves, once its status
 // is not to show the address any more. Names stay within their namespace.
 func (p *Provider) tellParted(guest *corev1.Service, parted []parting, status *corev1.LoadBalancerStatus) {
+	told := map[netip.Addr]bool{}
 	for _, from := range parted {
+		if told[from.addr] {
+			continue
+		}
+		told[from.addr] = true
 		shows := func(entry corev1.LoadBalancerIngress) bool { return entry.IP == from.addr.String() }
 		if status == nil || slices.ContainsFunc(status.Ingress, shows) {
 			continue
@@ -148,9 +182,13 @@ func (p *Provider) noteApart(request *ipam.Request) {
 }
 
 // wakeSharers has the other Services of an address looked at after a write of
-// one's claim: guests may have to leave.
+// one's claim: guests may have to leave. Services that might join it, or might
+// not any more, are told so.
 func (p *Provider) wakeSharers(w *claimWrite) {
-	if w.desired == nil || len(w.desired.Spec.Claims) < 2 {
+	if w.opens() {
+		p.wakeJuniors(w)
+	}
+	if w.desired == nil {
 		return
 	}
 	for i := range w.desired.Spec.Claims {
@@ -158,6 +196,22 @@ func (p *Provider) wakeSharers(w *claimWrite) {
 		if key != w.key {
 			p.wakeKey(key)
 		}
+	}
+}
+
+// wakeJuniors has the Services looked at that have an address for themselves
+// under the key that a Service had before the write, or has since.
+func (p *Provider) wakeJuniors(w *claimWrite) {
+	was := w.before.Spec.Claims[findClaim(w.before, w.key.Namespace, w.key.Name)]
+	is := w.desired.Spec.Claims[findClaim(w.desired, w.key.Namespace, w.key.Name)]
+	p.mu.Lock()
+	juniors := p.ledger.allocator.Juniors(w.key, w.addr, is.Share)
+	if was.Share != is.Share {
+		juniors = append(juniors, p.ledger.allocator.Juniors(w.key, w.addr, was.Share)...)
+	}
+	p.mu.Unlock()
+	for _, key := range juniors {
+		p.wakeKey(key)
 	}
 }
 

@@ -2,11 +2,9 @@ package baremetal
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -34,7 +32,7 @@ func (w *world) put(s *corev1.Service) {
 			must(w, first(services.Create(w.ctx, s.DeepCopy(), metav1.CreateOptions{})))
 			return
 		}
-		now.Annotations, now.Spec.Ports = s.Annotations, s.Spec.Ports
+		now.Annotations, now.Spec = s.Annotations, s.Spec
 		if _, err := services.Update(w.ctx, now, metav1.UpdateOptions{}); err == nil {
 			return
 		}
@@ -116,6 +114,95 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// kube-proxy serves the ports that a Service has, whatever it is refused for: a holder that is refused something sends guests
+// away as any other does, and so does one that takes its key or consent back.
+func TestARefusedHolderIsFollowed(t *testing.T) {
+	const nowhere = "192.0.2.1"
+	for name, edited := range map[string]*corev1.Service{
+		"a port of the guest": func() *corev1.Service {
+			s := of("alice", "shop", 80, share, "k", consent, "bob", asks, nowhere)
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "more", Protocol: "TCP", Port: 443})
+			return s
+		}(),
+		"a port of the guest, and what cannot be read": of("alice", "shop", 443, share, "k", consent, "bob", asks, "no address"),
+		"consent":         of("alice", "shop", 80, share, "k", asks, nowhere),
+		"the sharing key": of("alice", "shop", 80, consent, "bob", asks, nowhere),
+		"the policy": func() *corev1.Service {
+			s := of("alice", "shop", 80, share, "k", consent, "bob", asks, nowhere)
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			return s
+		}(),
+	} {
+		for _, away := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, away=%t", name, away), func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					w.tenants()
+					w.pool("public", nil, "10.0.0.1-10.0.0.2")
+					_, stop := w.controller()
+					w.put(of("alice", "shop", 80, share, "k", consent, "bob", asks, "10.0.0.1"))
+					w.untilAt("alice", "shop", "10.0.0.1 AddressAssigned")
+					w.put(of("bob", "guest", 443, share, "k", consent, "alice"))
+					w.untilAt("bob", "guest", "10.0.0.1 AddressAssigned")
+					w.rest()
+					if away {
+						stop()
+					}
+					w.put(edited)
+					if away {
+						w.controller()
+					}
+					w.untilAt("bob", "guest", "10.0.0.2 AddressAssigned")
+					w.rest()
+					if got := tell(w.at("alice", "shop")); !strings.HasPrefix(got, "10.0.0.1 ") || strings.HasSuffix(got, "AddressAssigned") {
+						t.Errorf("the holder: %s", got)
+					}
+					told := 0
+					for _, line := range w.events.all() {
+						if strings.Contains(line, " "+string(v1alpha1.SharingEnded)+":") {
+							told++
+						}
+					}
+					if told != 2 {
+						t.Errorf("%d are told, want 2:\n%s", told, strings.Join(w.events.all(), "\n"))
+					}
+				})
+			})
+		}
+	}
+}
+
+// A guest that asks for another key, and is left on the address as there is no other one, is moved by no stranger: nobody of
+// another namespace joins until it has found a place, or asks for the old key again.
+func TestNobodyJoinsAGuestThatWantsToLeave(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.tenants()
+				w.pool("public", nil, "10.0.0.1")
+				_, stop := w.controller()
+				w.put(of("bob", "holder", 80, share, "k", consent, "alice"))
+				w.untilAt("bob", "holder", "10.0.0.1 AddressAssigned")
+				w.put(of("bob", "guest", 443, share, "k", consent, "alice"))
+				w.untilAt("bob", "guest", "10.0.0.1 AddressAssigned")
+				w.put(of("bob", "guest", 443, share, "other", consent, "alice"))
+				w.untilAt("bob", "guest", "10.0.0.1 PoolExhausted")
+				w.rest()
+				if restart {
+					stop()
+					w.controller()
+				}
+				w.put(of("alice", "joiner", 81, share, "k", consent, "bob"))
+				w.untilAt("alice", "joiner", "PoolExhausted")
+				w.rest()
+				w.untilAt("bob", "guest", "10.0.0.1 PoolExhausted")
+				w.put(of("bob", "guest", 443, share, "k", consent, "alice"))
+				w.untilAt("bob", "guest", "10.0.0.1 AddressAssigned")
+				w.untilAt("alice", "joiner", "10.0.0.1 AddressAssigned")
+			})
+		})
+	}
 }
 
 // Claims of an older version say neither since when nor with whose consent: nobody is moved, and all is told.
@@ -222,161 +309,5 @@ func TestInternalIsFollowed(t *testing.T) {
 				})
 			})
 		}
-	}
-}
-
-// game is two tenants who edit their Services as they like.
-type game struct {
-	*world
-	rnd  *rand.Rand
-	stop func()
-	said int // events that were looked at
-}
-
-var players = []string{"alice", "bob"}
-
-// step is one edit of one tenant; it returns whose Service it was.
-func (g *game) step() (namespace, name string) {
-	namespace, name = players[g.rnd.IntN(2)], []string{"x", "y"}[g.rnd.IntN(2)]
-	if _, err := g.kube.CoreV1().Services(namespace).Get(g.ctx, name, metav1.GetOptions{}); err == nil && g.rnd.IntN(6) == 0 {
-		must(g.world, g.kube.CoreV1().Services(namespace).Delete(g.ctx, name, metav1.DeleteOptions{}))
-		return namespace, name
-	}
-	other := map[string]string{"alice": "bob", "bob": "alice"}[namespace]
-	// The ports of the two differ in what they look like, so that they are found in messages.
-	port := []int32{7101, 7102, 7103}[g.rnd.IntN(3)]
-	s := of(namespace, name, port)
-	if g.rnd.IntN(4) > 0 {
-		s.Annotations[share] = []string{"sesame", "secret"}[g.rnd.IntN(4)/3]
-	}
-	if g.rnd.IntN(3) > 0 {
-		s.Annotations[consent] = []string{other, "*", "nobody"}[g.rnd.IntN(3)]
-	}
-	if g.rnd.IntN(2) == 0 {
-		s.Annotations[asks] = fmt.Sprintf("10.0.0.%d", 1+g.rnd.IntN(3))
-	}
-	g.put(s)
-	return namespace, name
-}
-
-// holders are the address of each Service, and who has held each address for longest.
-func (g *game) holders() (holder map[string]string, on map[string]string) {
-	holder, on = map[string]string{}, map[string]string{}
-	list, err := g.herald.VirtualIPs.List(g.ctx, metav1.ListOptions{})
-	must(g.world, err)
-	for i := range list.Items {
-		v := &list.Items[i]
-		var oldest *v1alpha1.Claim
-		for j := range v.Spec.Claims {
-			c := &v.Spec.Claims[j]
-			if c.Since == nil {
-				g.Fatalf("%s has no since on %s", c.Name, v.Name)
-			}
-			on[c.Namespace+"/"+c.Name] = v.Spec.Address
-			if oldest == nil || c.Since.Time.Before(oldest.Since.Time) {
-				oldest = c
-			}
-		}
-		if oldest != nil {
-			holder[v.Spec.Address] = oldest.Namespace + "/" + oldest.Name
-		}
-	}
-	return holder, on
-}
-
-// silent checks that nothing of one tenant is in what the other gets.
-func (g *game) silent() {
-	for i, namespace := range players {
-		other := players[1-i]
-		services, err := g.kube.CoreV1().Services(namespace).List(g.ctx, metav1.ListOptions{})
-		must(g.world, err)
-		for k := range services.Items {
-			s := &services.Items[k]
-			words := []string{"sesame", "secret", other + "/"}
-			for _, port := range []int32{7101, 7102, 7103} {
-				if port != s.Spec.Ports[0].Port {
-					words = append(words, fmt.Sprint(port))
-				}
-			}
-			for _, word := range words {
-				if said := message(s); strings.Contains(said, word) {
-					g.Fatalf("%s/%s is told of %q: %s", namespace, s.Name, word, said)
-				}
-			}
-		}
-	}
-	for _, line := range g.events.all()[g.said:] {
-		if strings.Contains(line, "sesame") || strings.Contains(line, "secret") || strings.Contains(line, "alice/") && strings.Contains(line, "bob/") {
-			g.Fatalf("an event tells: %s", line)
-		}
-	}
-}
-
-// Two tenants edit as they like, and controllers restart in between: the holder of an address never moves by another's
-// edit; a guest moves when its holder is edited, and both are told; a stranger moves nobody; nobody learns anything.
-func TestTwoTenants(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	inWorld(t, func(w *world) {
-		w.tenants()
-		w.pool("public", nil, "10.0.0.1-10.0.0.12")
-		g := &game{world: w, rnd: rand.New(rand.NewPCG(seed, 0))}
-		_, g.stop = w.controller()
-		for i := range 120 {
-			holder, on := g.holders()
-			g.said = len(w.events.all())
-			namespace, name := g.step()
-			editor := namespace + "/" + name
-			w.rest()
-			_, now := g.holders()
-			for service, addr := range on {
-				if service == editor || now[service] == addr || now[service] != "" && now[service] == g.asked(service) {
-					continue // what it waited for has become free
-				}
-				g.moved(service, editor, holder[addr])
-			}
-			g.silent()
-			if i%15 == 14 {
-				g.restart()
-			}
-		}
-	})
-}
-
-// asked is the address that the Service asks for.
-func (g *game) asked(service string) string {
-	g.Helper()
-	namespace, name, _ := strings.Cut(service, "/")
-	return g.at(namespace, name).Annotations[asks]
-}
-
-// moved checks that a Service might move by the edit of another.
-func (g *game) moved(service, editor, holder string) {
-	g.Helper()
-	if holder != editor || service == holder {
-		_, now := g.holders()
-		g.Fatalf("%s moved to %q by an edit of %s, and asks for %q; the holder was %s\n%s", service, now[service], editor, g.asked(service), holder, strings.Join(g.events.all()[g.said:], "\n"))
-	}
-	told := 0
-	for _, line := range g.events.all()[g.said:] {
-		if strings.Contains(line, string(v1alpha1.SharingEnded)) {
-			told++
-		}
-	}
-	if told < 2 {
-		g.Fatalf("%s moved by an edit of its holder %s, and only %d were told:\n%s", service, editor, told, strings.Join(g.events.all()[g.said:], "\n"))
-	}
-}
-
-// restart changes nothing.
-func (g *game) restart() {
-	g.Helper()
-	_, before := g.holders()
-	g.stop()
-	time.Sleep(time.Second)
-	_, g.stop = g.controller()
-	g.rest()
-	if _, after := g.holders(); fmt.Sprint(before) != fmt.Sprint(after) {
-		g.Fatalf("a restart moved them: %v, before %v", after, before)
 	}
 }

@@ -422,16 +422,19 @@ func (w *world) rest() (writes []string) {
 type events struct {
 	mu    sync.Mutex
 	lines []string
+	// spaces are the namespaces of the objects, line by line.
+	spaces []string
 }
 
 func (e *events) Event(object runtime.Object, kind, reason, message string) {
-	name := "?"
+	name, namespace := "?", ""
 	if accessor, err := meta.Accessor(object); err == nil {
-		name = accessor.GetName()
+		name, namespace = accessor.GetName(), accessor.GetNamespace()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lines = append(e.lines, fmt.Sprintf("%s %s %s: %s", name, kind, reason, message))
+	e.spaces = append(e.spaces, namespace)
 }
 
 func (e *events) Eventf(object runtime.Object, kind, reason, format string, args ...any) {
