@@ -182,6 +182,7 @@ const (
 	NotSelected      Reason = "NotSelected"
 	NoLocalEndpoint  Reason = "NoLocalEndpoint"
 	NodeCordoned     Reason = "NodeCordoned"
+	NotOnLink        Reason = "NotOnLink"
 )
 
 // Reasons on a Speaker.
@@ -285,7 +286,7 @@ var Reasons = []ReasonDoc{
 
 	{NotAdvertisedByBGP, "VirtualIP", "The Advertisements that apply announce the address by ARP and NDP only."},
 	{UnknownAdvertisement, "VirtualIP", "The Advertisement that applied is gone, or has no bgp any more."},
-	{OverMaxNodes, "VirtualIP", "As many other nodes advertise the address as maxNodes of the Advertisement allows."},
+	{OverMaxNodes, "VirtualIP", "As many other nodes advertise the address as maxNodes of the Advertisement allows, or as sessionAffinity ClientIP does: one."},
 	{NoPeer, "VirtualIP", "No BGPPeer of the Advertisement is for this node, or none of them can be used."},
 	{Advertised, "VirtualIP, Service", "The address is advertised by BGP to at least one router."},
 	{NoSession, "VirtualIP, Service", "No node that can serve the address has a BGP session with a router that it is to be advertised to."},
@@ -312,7 +313,7 @@ var Reasons = []ReasonDoc{
 	{NoSpeaker, "Node", "No speaker runs on the node: its Lease is missing or has expired."},
 	{NotSelected, "Node", "No Advertisement of the pool selects the node."},
 	{NoLocalEndpoint, "Node", "The Service has externalTrafficPolicy Local and no ready endpoint on the node."},
-
+	{NotOnLink, "Node", "Other nodes have the prefix of the address on a link, and this one has not: hosts there would not find it. Name interfaces or nodes in an Advertisement to announce it here all the same."},
 	{NodeCordoned, "Node", "The node is unschedulable, and others can have the address."},
 
 	{Running, "Speaker", "The speaker runs."},

@@ -238,7 +238,8 @@ type BGPPlacement struct {
 	Advertisements []string `json:"advertisements,omitempty"`
 
 	// Limits are the nodes that advertise through an Advertisement with maxNodes;
-	// through others every node does that can serve.
+	// through others every node does that can serve. With sessionAffinity ClientIP
+	// all Advertisements are limited to one node.
 	//
 	// +optional
 	// +listType=map
@@ -246,7 +247,7 @@ type BGPPlacement struct {
 	Limits []BGPLimit `json:"limits,omitempty"`
 }
 
-// BGPLimit is who advertises through an Advertisement with maxNodes.
+// BGPLimit is who advertises through an Advertisement that is limited.
 type BGPLimit struct {
 	// Advertisement by name.
 	Advertisement string `json:"advertisement"`

@@ -108,6 +108,8 @@ type tenant struct {
 	local           bool
 	// serving says where endpoints can serve the Service on the address.
 	serving serving
+	// affine says that its sessionAffinity is ClientIP.
+	affine bool
 	// open says that the Service's source ranges let everybody in over the
 	// family of the address, proxied that it has the address with ipMode Proxy.
 	open, proxied bool

@@ -95,7 +95,7 @@ func (p *Provider) wordOf(vip *v1alpha1.VirtualIP) word {
 			why = place(p.sceneOf(addr, vip)).why
 		}
 		return word{metav1.ConditionFalse, vip.Spec.Hold, strings.TrimSpace(fmt.Sprintf("%s is not announced. %s", address, why))}
-	case said == nil || holds[v1alpha1.Reason(said.Reason)]:
+	case said == nil || holds[v1alpha1.Reason(said.Reason)] && !(byBGPAlone(vip) && said.Reason == string(v1alpha1.NoCandidates)):
 		return arriving // what was said is of a hold that is over
 	case said.Status == metav1.ConditionTrue:
 		return word{said.Status, v1alpha1.Reason(said.Reason), fmt.Sprintf("%s: %s", address, said.Message)}

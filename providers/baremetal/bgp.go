@@ -19,15 +19,19 @@ import (
 // byBGP is how the address is advertised by BGP, nil if it is not.
 func (s *scene) byBGP(apply []advertisement) *v1alpha1.BGPPlacement {
 	var placed v1alpha1.BGPPlacement
+	affine := s.affine()
 	for i := range apply {
 		a := &apply[i]
 		if !a.bgp {
 			continue
 		}
 		placed.Advertisements = append(placed.Advertisements, a.name)
-		if a.maxNodes > 0 {
+		if a.maxNodes > 0 && !affine {
 			placed.Limits = append(placed.Limits, v1alpha1.BGPLimit{Advertisement: a.name, Nodes: s.limit(a)})
 		}
+	}
+	if affine {
+		placed.Limits = s.oneNode(apply)
 	}
 	if placed.Advertisements == nil {
 		return nil
@@ -35,6 +39,79 @@ func (s *scene) byBGP(apply []advertisement) *v1alpha1.BGPPlacement {
 	slices.Sort(placed.Advertisements)
 	slices.SortFunc(placed.Limits, func(a, b v1alpha1.BGPLimit) int { return strings.Compare(a.Advertisement, b.Advertisement) })
 	return &placed
+}
+
+// affine reports whether a Service on the address has sessionAffinity ClientIP. Each node's kube-proxy keeps its own affinity,
+// and routers spread connections by ports, too: only if one node has the address, a client comes back to the same endpoint.
+func (s *scene) affine() bool {
+	return slices.ContainsFunc(s.tenants, func(t tenant) bool { return t.affine })
+}
+
+// oneNode limits all Advertisements for BGP to the same node. One that does not select the node is limited to none.
+func (s *scene) oneNode(apply []advertisement) []v1alpha1.BGPLimit {
+	var limits []v1alpha1.BGPLimit
+	may := map[string][]string{} // by Advertisement
+	reaches := map[string]bool{}
+	for i := range apply {
+		a := &apply[i]
+		if !a.bgp {
+			continue
+		}
+		may[a.name] = s.mayAdvertiseBy(a, reaches)
+		limits = append(limits, v1alpha1.BGPLimit{Advertisement: a.name})
+	}
+	node := s.chooseOne(may, reaches)
+	for i := range limits {
+		if slices.Contains(may[limits[i].Advertisement], node) {
+			limits[i].Nodes = []string{node}
+		}
+	}
+	slices.SortFunc(limits, func(a, b v1alpha1.BGPLimit) int { return strings.Compare(a.Advertisement, b.Advertisement) })
+	return limits
+}
+
+// mayAdvertiseBy are the nodes that may advertise the address through an Advertisement. Those that reach a router are added to
+// reaches: they have a session, or their routes stay while their speaker restarts.
+func (s *scene) mayAdvertiseBy(a *advertisement, reaches map[string]bool) []string {
+	field := s.bgpField(a)
+	contenders := field.contenders()
+	if len(contenders) == 0 {
+		return field.kept(limitOf(s.limits, a.name))
+	}
+	var names []string
+	for _, c := range contenders {
+		names = append(names, c.name)
+		if _, lacks := said(a, ipam.FamilyOf(s.addr), s.speaker(c.name)); lacks == "" {
+			reaches[c.name] = true
+		}
+	}
+	for _, c := range field.staying {
+		if slices.Contains(limitOf(s.limits, a.name), c.name) {
+			names = append(names, c.name)
+			reaches[c.name] = true
+		}
+	}
+	return names
+}
+
+// chooseOne chooses the node that has an address alone: one that reaches a router before one that does not, then one that
+// advertises the address already, then by rendezvous hashing.
+func (s *scene) chooseOne(may map[string][]string, reaches map[string]bool) string {
+	addr := s.addr.String()
+	advertises := func(node string) bool {
+		return slices.ContainsFunc(s.limits, func(l v1alpha1.BGPLimit) bool { return slices.Contains(l.Nodes, node) })
+	}
+	best := ""
+	for _, names := range may {
+		for _, name := range names {
+			better := cmp.Or(compareBool(reaches[name], reaches[best]), compareBool(advertises(name), advertises(best)),
+				cmp.Compare(score(addr, name), score(addr, best)), strings.Compare(best, name))
+			if best == "" || better > 0 {
+				best = name
+			}
+		}
+	}
+	return best
 }
 
 // limit are the nodes that advertise the address through an Advertisement with
@@ -170,7 +247,7 @@ func (s *scene) advertisers(a *advertisement, limits []v1alpha1.BGPLimit, taken 
 	}
 	keepers := s.keepers(a)
 	for _, c := range slices.Concat(contenders, field.staying) {
-		if a.maxNodes > 0 && !slices.Contains(limitOf(limits, a.name), c.name) {
+		if (a.maxNodes > 0 || s.affine()) && !slices.Contains(limitOf(limits, a.name), c.name) {
 			field.no[v1alpha1.OverMaxNodes] = append(field.no[v1alpha1.OverMaxNodes], c.name)
 			continue
 		}
@@ -258,6 +335,8 @@ func announcement(status *v1alpha1.VirtualIPStatus, p *placement) (metav1.Condit
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionUnknown, string(v1alpha1.SpeakerLost), p.lost
 	case p.byL2() || p.bgp == nil:
 		return condition, false
+	case p.barred:
+		condition.Reason = string(v1alpha1.NoCandidates)
 	case p.why != "":
 		condition.Reason = string(v1alpha1.NoSession)
 	default:

@@ -43,6 +43,10 @@ type scene struct {
 	returning func(node string) bool
 	// speaker is the Speaker of the node, nil if there is none.
 	speaker func(node string) *v1alpha1.Speaker
+	// links are the prefixes that nodes have on their links, and present reports
+	// whether what the speaker of a node said of its links still counts.
+	links   []linkPrefix
+	present func(node string) bool
 	// load is how many addresses each node owns, without this one.
 	load map[string]int
 }
@@ -54,6 +58,9 @@ type placement struct {
 	terminating []string
 	l2          *v1alpha1.L2Placement
 	bgp         *v1alpha1.BGPPlacement
+	// offLink says that no node has the address on a link: it is announced on
+	// that of the InternalIPs.
+	offLink bool
 	// why says in a sentence what stands in the way: of a held address, and of
 	// one for BGP alone that no node advertises now.
 	why string
@@ -61,6 +68,8 @@ type placement struct {
 	// speakers are lost. heirs says that others may take it over in a moment.
 	lost  string
 	heirs bool
+	// barred says that no node at all may announce an address for BGP alone.
+	barred bool
 	// routers that an address for BGP alone is advertised to, by name.
 	routers []string
 }
@@ -94,6 +103,7 @@ func place(s *scene) placement {
 	if p.l2 != nil {
 		p.l2.Candidates, p.why = s.candidates(apply)
 		p.l2.Peers, p.l2.SignedMarks = s.peers(p.l2), s.signed(p.l2)
+		p.offLink = s.offLink(apply)
 	}
 	withheld, why := s.withheld()
 	switch {
@@ -108,6 +118,9 @@ func place(s *scene) placement {
 		p.hold = v1alpha1.NoCandidates
 	case !p.byL2():
 		p.routers, p.why = s.advertised(apply, p.bgp.Limits)
+		if why := s.allBarred(); p.why != "" && why != "" {
+			p.barred, p.why = true, why
+		}
 		if p.why != "" && s.mayAdvertise(apply) {
 			p.lost = p.why
 		}
@@ -163,18 +176,46 @@ func (s *scene) terminatingNodes() []string {
 // candidates are the nodes that may own the address, best first, and if there
 // are none why not.
 func (s *scene) candidates(apply []advertisement) (names []string, why string) {
+	linked := s.linked(apply)
 	field := s.field(func(node *corev1.Node) (int32, v1alpha1.Reason) {
 		weight, selected := weigh(apply, node)
 		if !selected {
 			return 0, v1alpha1.NotSelected
 		}
-		return weight, unfit(node)
+		reason := unfit(node)
+		if reason == "" && linked != nil && !linked[node.Name] && !s.unheard(node.Name) {
+			reason = v1alpha1.NotOnLink
+		}
+		return weight, reason
 	}, nil)
 	contenders := field.contenders()
 	if len(contenders) == 0 {
-		return field.kept(s.current), "No node can announce the address: " + list(field.no) + "."
+		return field.kept(s.current), noNode(field.no)
 	}
 	return lead(s.owner, s.current, rank(s.addr.String(), s.current, contenders, s.load, Candidates)), ""
+}
+
+// noNode says why no node can announce an address, and what to do about the
+// label that single nodes and control planes often have.
+func noNode(no map[v1alpha1.Reason][]string) string {
+	why := "No node can announce the address: " + list(no) + "."
+	if len(no[v1alpha1.NodeExcluded]) > 0 {
+		why += " A node takes part again without the label " + corev1.LabelNodeExcludeBalancers + "."
+	}
+	return why
+}
+
+// allBarred says why no node at all may announce anything, empty if some may.
+func (s *scene) allBarred() string {
+	no := map[v1alpha1.Reason][]string{}
+	for _, node := range s.nodes {
+		reason := v1alpha1.NodeBarred(node)
+		if reason == "" {
+			return ""
+		}
+		no[reason] = append(no[reason], node.Name)
+	}
+	return noNode(no)
 }
 
 // field is who could have an address, and who could not and why.

@@ -43,7 +43,7 @@ func readyCondition(problems []problem, good string, generation int64) metav1.Co
 
 // poolCondition is the condition Ready of a pool. That nodes have some of its addresses is a problem; that a subnet or a
 // Service has one is said, and so is who has addresses that the pool has no more.
-func poolCondition(problems []problem, nodes, others, outside []string, generation int64) metav1.Condition {
+func poolCondition(problems []problem, nodes, others, outside []string, offLink bool, generation int64) metav1.Condition {
 	if len(nodes) > 0 {
 		problems = append(problems, problem{v1alpha1.NodeAddress, fmt.Sprintf(
 			"Addresses of nodes are not given: %s. Take them out of the pool.", some(nodes, "; "))})
@@ -51,6 +51,9 @@ func poolCondition(problems []problem, nodes, others, outside []string, generati
 	good := "All addresses of the pool can be given."
 	if len(others) > 0 {
 		good = fmt.Sprintf("All addresses of the pool can be given but for %d that are something else: %s.", len(others), some(others, "; "))
+	}
+	if offLink {
+		good += " None is on a link of a node: they are announced on the link of the nodes' InternalIPs, and other hosts need a route to them there."
 	}
 	condition := readyCondition(problems, good, generation)
 	if len(outside) > 0 {

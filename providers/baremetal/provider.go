@@ -102,6 +102,9 @@ type Provider struct {
 	// a pool were last written.
 	pending    map[netip.Addr]pendingWord
 	poolWrites map[string]time.Time
+	// links are those of the nodes; offLink are the addresses that no node has on one.
+	links   links
+	offLink map[netip.Addr]bool
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
@@ -142,6 +145,8 @@ func New(options Options) (*Provider, error) {
 		peerWatches:     map[string]peerWatch{},
 		wake:            func(types.NamespacedName) {},
 		serves:          func(*corev1.Service) bool { return false },
+		links:           newLinks(),
+		offLink:         map[netip.Addr]bool{},
 	}
 	p.ledger = newLedger(p.holding)
 	p.ledger.created = p.createdAt
@@ -598,19 +603,22 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var given, obstacles []string
+	var given, remarks []string
 	for _, vip := range p.servedAt(request) {
 		given = append(given, fmt.Sprintf("%s from pool %q", vip.Spec.Address, vip.Spec.Pool))
 		if addr, err := v1alpha1.ParseVirtualIPName(vip.Name); err == nil {
 			if _, sentence := p.ledger.allocator.Obstacle(addr, request.Key); sentence != "" {
-				obstacles = append(obstacles, sentence)
+				remarks = append(remarks, sentence)
+			}
+			if sentence := p.aside(addr, vip); sentence != "" {
+				remarks = append(remarks, sentence)
 			}
 		}
 	}
 	if len(given) == 0 {
 		return false, "", ""
 	}
-	message = strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, obstacles...), " ")
+	message = strings.Join(append([]string{"Assigned " + strings.Join(given, " and ") + "."}, remarks...), " ")
 	reason = v1alpha1.AddressAssigned
 	for _, note := range p.sharingNotes(request) {
 		message += " " + note.Message

@@ -27,6 +27,11 @@ func (p *Provider) placeSpec(addr netip.Addr, vip *v1alpha1.VirtualIP) placement
 	p.ledger.count(p.ledger.vips[addr], -1)
 	defer p.ledger.count(p.ledger.vips[addr], 1)
 	placed := place(p.sceneOf(addr, vip))
+	if placed.offLink {
+		p.offLink[addr] = true
+	} else {
+		delete(p.offLink, addr)
+	}
 	vip.Spec.Hold, vip.Spec.L2, vip.Spec.BGP, vip.Spec.TerminatingNodes = placed.hold, placed.l2, placed.bgp, placed.terminating
 	return placed
 }
@@ -46,6 +51,8 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		lost:           p.vigil.lost,
 		returning:      p.live.returning,
 		speaker:        p.speakerOf,
+		links:          p.links.prefixes,
+		present:        p.present,
 		load:           p.ledger.load,
 	}
 	if vip.Spec.L2 != nil {
@@ -66,6 +73,7 @@ func (p *Provider) sceneOf(addr netip.Addr, vip *v1alpha1.VirtualIP) *scene {
 		if service, err := p.services.Services(claim.Namespace).Get(claim.Name); err == nil {
 			t.labels = service.Labels
 			t.serving = servingNodes(p.slicesOf(claim.Namespace, claim.Name), ipam.FamilyOf(addr), service.Spec.Ports)
+			t.affine = service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP
 			t.open, t.proxied = leavesOpen(service, ipam.FamilyOf(addr)), proxies(service, addr, p.poolObjects[vip.Spec.Pool])
 		}
 		s.tenants = append(s.tenants, t)
@@ -100,16 +108,22 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 	vip := p.ledger.vips[addr]
 	if vip == nil {
 		delete(p.pending, addr)
+		delete(p.offLink, addr)
 		p.mu.Unlock()
 		return nil
 	}
 	desired := vip.DeepCopy()
+	before := p.aside(addr, vip)
 	placed := p.placeSpec(addr, desired)
 	if desired.Spec.Pool == "" {
 		desired.Spec.Pool, _ = p.ledger.allocator.PoolOf(addr)
 	}
 	desired.Spec.Summarize()
+	after := p.aside(addr, desired)
 	p.mu.Unlock()
+	if before != after {
+		defer p.wakeClaims(vip) // their conditions say it
+	}
 
 	if vip.Spec.Hold == v1alpha1.Conflict && desired.Spec.Hold == v1alpha1.Unclaimed && vip.Spec.ReservedFor == nil {
 		return p.free(ctx, addr, vip)
@@ -198,7 +212,7 @@ func (p *Provider) announce(ctx context.Context, vip *v1alpha1.VirtualIP, placed
 		return fmt.Errorf("writing the status of VirtualIP %s: %w", vip.Name, err)
 	}
 	p.learn(ctx, written)
-	if ours && (lost || condition.Reason == string(v1alpha1.NoSession)) && said != nil && said.Status == metav1.ConditionTrue {
+	if ours && (lost || condition.Reason == string(v1alpha1.NoSession) || placed.barred) && said != nil && said.Status == metav1.ConditionTrue {
 		p.Recorder.Event(written, corev1.EventTypeWarning, condition.Reason, condition.Message)
 	}
 	return nil
@@ -265,6 +279,7 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	problems := slices.Clone(p.poolProblems[name])
 	nodes, others := p.usesIn(name)
 	outside := p.outsideOf(name)
+	offLink := pool != nil && p.poolOffLink(pool)
 	p.mu.Unlock()
 	if pool == nil {
 		p.mu.Lock()
@@ -280,7 +295,7 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	desired.Status.IPv4, desired.Status.IPv6 = addressCount(usage.V4), addressCount(usage.V6)
 	desired.Status.AddressesOutside = int64(usage.Outside)
 	desired.Status.Addresses = v1alpha1.OneLineOf(pool.Spec.Addresses)
-	condition := poolCondition(problems, nodes, others, outside, pool.Generation)
+	condition := poolCondition(problems, nodes, others, outside, offLink, pool.Generation)
 	meta.SetStatusCondition(&desired.Status.Conditions, condition)
 	if equality.Semantic.DeepEqual(pool.Status, desired.Status) {
 		return nil

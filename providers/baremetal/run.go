@@ -100,6 +100,9 @@ func (p *Provider) load(ctx context.Context) {
 		p.live.renew(lease, time.Now())
 		p.heedLease(lease.Name, lease)
 	}
+	for _, speaker := range client.Objects[*v1alpha1.Speaker](p.speakers.GetStore()) {
+		p.links.set(speaker.Name, linkPrefixes(speaker))
+	}
 	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
 		p.ledger.see(vip)
 	}
@@ -344,6 +347,12 @@ func (p *Provider) speakerChanged(before, after *v1alpha1.Speaker) {
 	if was.SignsMarks != is.SignsMarks || !equality.Semantic.DeepEqual(was.Interfaces, is.Interfaces) {
 		p.placeCandidate(name)
 	}
+	p.mu.Lock()
+	relinked := p.links.set(name, linkPrefixes(after))
+	p.mu.Unlock()
+	if relinked {
+		p.linksChanged()
+	}
 	p.sessionsChanged(&was, &is)
 }
 
@@ -493,6 +502,7 @@ func (p *Provider) namespaceChanged(before, after *corev1.Namespace) {
 // nodesChanged has looked at all that depends on which nodes there are.
 func (p *Provider) nodesChanged() {
 	p.placeAll()
+	p.checkPools()
 	for _, advert := range client.Objects[*v1alpha1.Advertisement](p.adverts.GetStore()) {
 		p.advertStatuses.AddAfter(advert.Name, statusDelay)
 	}

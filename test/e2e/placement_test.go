@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,7 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/test/sandbox"
@@ -279,4 +282,217 @@ func TestLastEndpointThatTerminatesIsServedUntilItIsGone(t *testing.T) {
 	w.pods("web", "node2")
 	w.service("web", local)
 	w.lastEndpoint(w.address("web"), "web", "node2", "node3")
+}
+
+// candidatesWithin waits until all candidates of an address are among the nodes.
+func (w *world) candidatesWithin(addr netip.Addr, nodes ...string) {
+	w.Helper()
+	w.eventually(fmt.Sprintf("candidates of %s are among %v", addr, nodes), func() error {
+		vip := w.virtualIP(addr)
+		if vip.Spec.L2 == nil || len(vip.Spec.L2.Candidates) != len(nodes) {
+			return fmt.Errorf("placed %+v", vip.Spec.L2)
+		}
+		for _, name := range vip.Spec.L2.Candidates {
+			if !slices.Contains(nodes, name) {
+				return fmt.Errorf("candidates %v", vip.Spec.L2.Candidates)
+			}
+		}
+		return nil
+	})
+}
+
+// Only nodes that have the prefix of an address on a link announce it; the hosts of that link find it nowhere else.
+func TestOnlyNodesOnTheLANOfAnAddressAnnounceIt(t *testing.T) {
+	w := newWorld(t)
+	const services = 4
+	w.pool("segment", nil, "100.65.0.200/29", "2001:db8:65::200/125")
+	w.dualPool()
+	w.pods("web", box.Nodes()...)
+	web := func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "web"} }
+	dual := families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol)
+	for i := range services {
+		w.service(fmt.Sprintf("web-%d", i), all(web, dual, annotated("heraldlb.io/pool", w.namespace+"-segment")))
+	}
+	var addrs []netip.Addr
+	for i := range services {
+		addrs = append(addrs, w.addresses(fmt.Sprintf("web-%d", i), 2)...)
+	}
+	poolSays := func(pool string, off bool) {
+		w.Helper()
+		w.eventually(fmt.Sprintf("pool %s is off link: %t", pool, off), func() error {
+			object, err := herald.AddressPools.Get(w.ctx, w.namespace+"-"+pool, metav1.GetOptions{})
+			w.must(err)
+			condition := meta.FindStatusCondition(object.Status.Conditions, v1alpha1.ConditionReady)
+			if condition == nil || condition.Status != metav1.ConditionTrue || (has(condition.Message, "None is on a link of a node") == nil) != off {
+				return fmt.Errorf("condition %+v", condition)
+			}
+			return nil
+		})
+	}
+	// No node is on that LAN: told, and announced all the same.
+	poolSays("segment", true)
+	for _, addr := range addrs {
+		w.owner(addr)
+	}
+	w.says("web-0", metav1.ConditionTrue, v1alpha1.AddressAssigned, "is on no link of a node")
+
+	// Two nodes come to it: their addresses move there, and the client on that LAN is served.
+	hosts := []string{"node2", "node3", "client"}
+	w.must(box.AddSegment(w.ctx, hosts...))
+	w.Cleanup(func() { w.must(box.RemoveSegment(context.Background(), hosts...)) })
+	poolSays("segment", false)
+	poolSays("dual", true)
+	for _, addr := range addrs {
+		w.candidatesWithin(addr, "node2", "node3")
+		w.eventually("the client is served at "+addr.String(), func() error {
+			if owner := w.virtualIP(addr).Status.Owner; owner != "node2" && owner != "node3" {
+				return fmt.Errorf("the owner is %q", owner)
+			}
+			_, err := requestWithin(w.ctx, 2*time.Second, "client", addr, 80)
+			return err
+		})
+	}
+	w.says("web-0", metav1.ConditionTrue, v1alpha1.AddressAssigned)
+	if message := ready(w.get("web-0")).Message; has(message, "on no link") == nil {
+		t.Errorf("the Service still says %q", message)
+	}
+
+	// One of them leaves that LAN: the other one has all, and keeps all when it is back.
+	_, err := box.Exec(w.ctx, "node2", "ip", "addr", "flush", "dev", "eth1", "scope", "global")
+	w.must(err)
+	for _, addr := range addrs {
+		w.candidatesWithin(addr, "node3")
+		w.ownedWithin(addr, "node3", patience)
+		w.eventually("the client is served at "+addr.String(), func() error {
+			_, err := requestWithin(w.ctx, 2*time.Second, "client", addr, 80)
+			return err
+		})
+	}
+	for _, prefix := range []string{"100.65.0.250/24", "2001:db8:65::250/64"} {
+		_, err := box.Exec(w.ctx, "node2", "ip", "addr", "add", prefix, "dev", "eth1", "nodad")
+		w.must(err)
+	}
+	for _, addr := range addrs {
+		w.candidatesWithin(addr, "node3", "node2")
+		if owner := w.owner(addr); owner != "node3" {
+			t.Errorf("%s moved to %s when that was back", addr, owner)
+		}
+	}
+
+	// An Advertisement that names nodes knows better, and takes nothing from who is served.
+	w.pool("named", nil, "100.65.0.216/32")
+	advert := &v1alpha1.Advertisement{
+		ObjectMeta: metav1.ObjectMeta{Name: w.namespace + "-named"},
+		Spec: v1alpha1.AdvertisementSpec{
+			Pools: []string{w.namespace + "-named"}, NodeSelector: onNodes("node1"), L2: &v1alpha1.L2Advertisement{},
+		},
+	}
+	_, err = herald.Advertisements.Create(w.ctx, advert, metav1.CreateOptions{})
+	w.must(err)
+	w.Cleanup(func() { w.dropAdvertisement(advert.Name) })
+	w.service("named", all(web, annotated("heraldlb.io/pool", w.namespace+"-named")))
+	w.candidatesWithin(w.address("named"), "node1")
+}
+
+// A client comes back to its pod, also by BGP: one node advertises the address, and hands over before it lets go.
+func TestSessionAffinityByBGPIsOneNodes(t *testing.T) {
+	play(t, func(t testing.TB) {
+		w := newRoutedWorld(t)
+		nodes := box.Nodes()
+		scene, router := w.routedTo(restarts, nil, nodes...)
+		router.has(host(scene.Addr), from("path 64512", nodes...))
+		_, err := box.Exec(w.ctx, "router", "sysctl", "-w", "net.ipv4.fib_multipath_hash_policy=1")
+		w.must(err)
+		w.eventually("without affinity the answers are of several pods", func() error {
+			if pods := w.answers(scene.Addr, 30); len(pods) < 2 {
+				return fmt.Errorf("answers %v", pods)
+			}
+			return nil
+		})
+		// The affinity of a live Service takes nothing from its clients.
+		r := w.beginRouted(scene)
+		w.edit("web", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP })
+		alone := func(not string) (node string) {
+			w.Helper()
+			w.eventually("one node advertises, and the Service says which", func() error {
+				paths := router.paths(host(scene.Addr))
+				if len(paths) != 1 || paths[not] != "" {
+					return fmt.Errorf("paths %v", paths)
+				}
+				for node = range paths {
+				}
+				return has(ready(w.get("web")).Message, "from node "+node+" alone", "sessionAffinity is ClientIP")
+			})
+			return node
+		}
+		first := alone("")
+		r.settle(first)
+		undisturbed(t, r.end())
+		one := w.answers(scene.Addr, 10)
+		if len(one) != 1 {
+			t.Errorf("ten requests of one client were answered by %v", one)
+		}
+		for pod := range one {
+			if again := w.answers(scene.Addr, 10); again[pod] != 10 {
+				t.Errorf("then by %v, not %s", again, pod)
+			}
+		}
+		// A node that is drained hands over first.
+		r = w.beginRouted(scene)
+		w.must(scene.Cordon(w.ctx, first, true))
+		next := alone(first)
+		r.settle(next)
+		undisturbed(t, r.end())
+		w.must(scene.Cordon(w.ctx, first, false))
+		w.always("it stays", 3*time.Second, func() error {
+			if paths := router.paths(host(scene.Addr)); len(paths) != 1 || paths[next] == "" {
+				return fmt.Errorf("paths %v", paths)
+			}
+			return nil
+		})
+		// Without affinity all advertise again.
+		w.edit("web", func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityNone })
+		router.has(host(scene.Addr), from("path 64512", nodes...))
+	})
+}
+
+// Single nodes and control planes often have the label that takes them out: the Service says so, and what to do.
+func TestServiceSaysThatAllNodesAreExcluded(t *testing.T) {
+	w := newRoutedWorld(t)
+	nodes := box.Nodes()
+	router := w.frr("router", torConfig("router", torASN, nodeASN))
+	peer := w.peer("tor", nil)
+	w.dualPool()
+	w.advertise("a", nil)
+	w.pool("lan", nil, fmt.Sprintf("198.18.%d.0/28", w.v4.Addr().As4()[2]))
+	v4, v6 := w.routedService("web", annotated("heraldlb.io/pool", w.namespace+"-dual"), nodes...)
+	w.service("near", all(func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "web"} }, annotated("heraldlb.io/pool", w.namespace+"-lan")))
+	w.established(peer, nodes...)
+	router.has(host(v4), from("path 64512", nodes...))
+	w.reachable(w.address("near"))
+	exclude := func(value string) {
+		for _, node := range nodes {
+			patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, corev1.LabelNodeExcludeBalancers, value)
+			_, err := kube.CoreV1().Nodes().Patch(context.Background(), node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+			w.must(err)
+		}
+	}
+	w.Cleanup(func() { exclude("null") })
+	exclude(`""`)
+	for _, name := range []string{"web", "near"} {
+		w.says(name, metav1.ConditionFalse, v1alpha1.NoCandidates, "NodeExcluded: node1, node2, node3", "without the label "+corev1.LabelNodeExcludeBalancers)
+	}
+	router.has(host(v6), map[string]string{})
+	w.silent(w.address("near"))
+	exclude("null")
+	for _, name := range []string{"web", "near"} {
+		w.eventually(name+" is Ready again", func() error {
+			if c := ready(w.get(name)); c == nil || c.Status != metav1.ConditionTrue {
+				return fmt.Errorf("condition %+v", c)
+			}
+			return nil
+		})
+	}
+	router.has(host(v4), from("path 64512", nodes...))
+	w.reachable(w.address("near"))
 }

@@ -15,6 +15,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/heraldlb/herald/api/v1alpha1"
 	"github.com/heraldlb/herald/test/sandbox"
 )
 
@@ -254,7 +255,7 @@ func (s *Routed) Begin(ctx context.Context) (*RoutedRun, error) {
 
 // steady fails while something is not well.
 func (r *RoutedRun) steady(ctx context.Context) error {
-	want, err := r.eligible(ctx)
+	want, err := r.advertising(ctx)
 	if err != nil {
 		return err
 	}
@@ -267,6 +268,22 @@ func (r *RoutedRun) steady(ctx context.Context) error {
 		}
 	}
 	return r.client.served(calm)
+}
+
+// advertising are the nodes that are to advertise the address.
+func (s *Routed) advertising(ctx context.Context) ([]string, error) {
+	nodes, err := s.eligible(ctx)
+	if err != nil {
+		return nil, err
+	}
+	vip, err := s.Herald.VirtualIPs.Get(ctx, v1alpha1.VirtualIPName(s.Addr), metav1.GetOptions{})
+	if err != nil || vip.Spec.BGP == nil || len(vip.Spec.BGP.Limits) == 0 {
+		return nodes, err
+	}
+	limited := func(node string) bool {
+		return slices.ContainsFunc(vip.Spec.BGP.Limits, func(l v1alpha1.BGPLimit) bool { return slices.Contains(l.Nodes, node) })
+	}
+	return slices.DeleteFunc(nodes, func(node string) bool { return !limited(node) }), nil
 }
 
 // led fails while the router leads to other nodes than those.
