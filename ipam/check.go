@@ -57,7 +57,7 @@ func (a *Allocator) check(r *Request, addr netip.Addr) *Refusal {
 }
 
 func (a *Allocator) checkHeld(r *Request, addr netip.Addr, h *holding, claim *Claim) *Refusal {
-	if h.quarantined && !slices.Contains(r.Addresses, addr) && !h.keptFor(r.Key) {
+	if h.quarantined && !slices.Contains(r.Addresses, addr) && !slices.Contains(r.Keeps, addr) && !h.keptFor(r.Key) {
 		return quarantined(addr)
 	}
 	in, _ := a.PoolOf(addr)

@@ -160,7 +160,7 @@ func (a *Allocator) Unreserve(addr netip.Addr) {
 }
 
 // Quarantine records that a host that is none of ours uses the address: nobody gets it who has not got it, and of
-// those who hold it only who asked for this very address keeps it. A reservation counts as asking.
+// those who hold it only who asked for this very address keeps it, or who is to (Request.Keeps). A reservation counts as asking.
 func (a *Allocator) Quarantine(addr netip.Addr) { a.quarantine(addr, true) }
 
 // Unquarantine ends the quarantine of the address.

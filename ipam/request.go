@@ -98,6 +98,8 @@ type Request struct {
 
 	// Addresses asked for, at most one of a family. Static band, autoAssign and scope do not apply to them.
 	Addresses []netip.Addr
+	// Keeps are addresses that it holds and is to keep though a host that is none of ours uses them.
+	Keeps []netip.Addr
 	// Pool asked for by name, "" for any. autoAssign and scope do not stop it.
 	Pool string
 	// Internal asks for an internal load balancer: only pools of that scope are then tried, and else only the others.

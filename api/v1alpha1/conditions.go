@@ -79,6 +79,7 @@ const (
 	NoObstacle     Reason = "NoObstacle"
 
 	AddressConflict    Reason = "AddressConflict"
+	HostAnswersAll     Reason = "HostAnswersAll"
 	SourceRangesCopied Reason = "SourceRangesCopied"
 
 	InvalidAnnotation  Reason = "InvalidAnnotation"
@@ -213,6 +214,7 @@ var Reasons = []ReasonDoc{
 	{SubnetsNotFound, "Service", "There is no subnet for the load balancer, in the VPC or among aws.subnets of the cloud config, or two of one zone; the message says what is there."},
 	{GroupNotFound, "Service", "A security group that is named does not exist, or no group of the nodes can be found."},
 	{AddressConflict, "Service", "A host that is not Herald's answers for the address; the message has its MAC address. An address that was not asked for is replaced; one that was waits until the host is gone."},
+	{HostAnswersAll, "Service, AddressPool", "A host answers for every new address of the pool, as routers with proxy ARP or an NDP proxy do; the message has its MAC address. Addresses are not replaced then: the Service keeps the one that it has, which is announced when nobody answers any more."},
 	{NoConflict, "Service", "The host that answered for the address as well is silent now, or the address is not announced on the network any more."},
 	{Announcing, "Service", "The address is assigned, and is about to be announced."},
 	{NotUnicast, "Service, AddressPool, VirtualIP", "The address is none that a host can have: multicast, loopback, link-local, unspecified or reserved. It is not given; the rest of the pool is."},

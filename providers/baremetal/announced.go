@@ -35,6 +35,7 @@ func (p *Provider) Announced(service *corev1.Service) (metav1.ConditionStatus, v
 	defer p.mu.Unlock()
 	var vips []*v1alpha1.VirtualIP
 	if refusal == nil {
+		request.Keeps = p.keeps[request.Key]
 		vips = p.servedAt(request)
 	}
 	if len(vips) == 0 {
@@ -86,6 +87,11 @@ func (p *Provider) wordOf(vip *v1alpha1.VirtualIP) word {
 	address := vip.Spec.Address
 	switch {
 	case blocked(vip):
+		if addr, err := v1alpha1.ParseVirtualIPName(vip.Name); err == nil {
+			if sentence := p.besieged(addr, vip); sentence != "" {
+				return word{metav1.ConditionFalse, v1alpha1.HostAnswersAll, fmt.Sprintf("%s is not announced. %s", address, sentence)}
+			}
+		}
 		return word{metav1.ConditionFalse, v1alpha1.AddressConflict, fmt.Sprintf("%s is not announced. %s", address, conflictMessage(vip))}
 	case vip.Spec.Hold != "":
 		why := ""

@@ -104,6 +104,7 @@ func (p *Provider) free(ctx context.Context, addr netip.Addr, vip *v1alpha1.Virt
 	p.ledger.bury(vip, false)
 	p.countPool(addr, vip)
 	p.mu.Unlock()
+	p.siegeChanged(vip)
 	p.wakeWaiting()
 	return nil
 }

@@ -39,6 +39,10 @@ type ledger struct {
 	// unsettled are addresses whose VirtualIP at the API server lacks what an
 	// older version did not write.
 	unsettled map[netip.Addr]bool
+	// taken are addresses that a foreign host had before their first use.
+	// announced is when the newest address of a pool was made that was announced.
+	taken     map[netip.Addr]bool
+	announced map[part]time.Time
 }
 
 func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
@@ -52,6 +56,8 @@ func newLedger(holding func(*v1alpha1.Claim, string) ipam.Claim) *ledger {
 		holding:   holding,
 		created:   func(ipam.Key) time.Time { return time.Time{} },
 		unsettled: map[netip.Addr]bool{},
+		taken:     map[netip.Addr]bool{},
+		announced: map[part]time.Time{},
 	}
 }
 
@@ -134,6 +140,7 @@ func (l *ledger) put(addr netip.Addr, vip *v1alpha1.VirtualIP) {
 		}
 	}
 	l.count(vip, 1)
+	l.judge(addr, vip)
 	l.mirror(addr)
 }
 

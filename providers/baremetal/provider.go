@@ -105,6 +105,15 @@ type Provider struct {
 	// links are those of the nodes; offLink are the addresses that no node has on one.
 	links   links
 	offLink map[netip.Addr]bool
+	// keeps are addresses that Services keep though a foreign host has them,
+	// retries are Services that may try another one, and sieges are the parts of
+	// pools that a host answers all addresses of.
+	keeps   map[ipam.Key][]netip.Addr
+	retries workqueue.TypedRateLimitingInterface[ipam.Key]
+	sieges  map[part]bool
+	// tried is when another address was last tried in such a part, and ended when
+	// a host has ceased to answer for all.
+	tried, ended map[part]time.Time
 }
 
 var _ cloudprovider.LoadBalancer = (*Provider)(nil)
@@ -147,6 +156,11 @@ func New(options Options) (*Provider, error) {
 		serves:          func(*corev1.Service) bool { return false },
 		links:           newLinks(),
 		offLink:         map[netip.Addr]bool{},
+		keeps:           map[ipam.Key][]netip.Addr{},
+		retries:         newQueue[ipam.Key]("retry"),
+		sieges:          map[part]bool{},
+		tried:           map[part]time.Time{},
+		ended:           map[part]time.Time{},
 	}
 	p.ledger = newLedger(p.holding)
 	p.ledger.created = p.createdAt
@@ -359,7 +373,7 @@ func (p *Provider) assign(service *corev1.Service, request *ipam.Request, mode c
 		p.ledger.adopt(addr, request)
 	}
 	p.renewInherited(service, request.Now)
-	assignment, err := p.ledger.allocator.Assign(request)
+	assignment, err := p.assignKeeping(request)
 	if refused, ok := errors.AsType[*ipam.Refusal](err); ok {
 		refusal := &v1alpha1.Refusal{Reason: v1alpha1.Reason(refused.Reason), Message: refused.Message}
 		if vip := p.conflictOf(request); vip != nil {
@@ -464,6 +478,7 @@ func (p *Provider) delete(ctx context.Context, key ipam.Key) error {
 	delete(p.waiting, key)
 	delete(p.ignored, key)
 	delete(p.apart, key)
+	delete(p.keeps, key)
 	held := p.ledger.allocator.Held(key)
 	p.ledger.disown(key, nil)
 	writes := p.planReleases(key, held, nil)
@@ -603,6 +618,7 @@ func (p *Provider) Explain(service *corev1.Service) (ready bool, reason v1alpha1
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	request.Keeps = p.keeps[request.Key]
 	var given, remarks []string
 	for _, vip := range p.servedAt(request) {
 		given = append(given, fmt.Sprintf("%s from pool %q", vip.Spec.Address, vip.Spec.Pool))

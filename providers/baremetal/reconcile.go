@@ -120,12 +120,13 @@ func (p *Provider) reconcilePlace(ctx context.Context, addr netip.Addr) error {
 	}
 	desired.Spec.Summarize()
 	after := p.aside(addr, desired)
+	tooMany := p.isSurplus(addr, vip)
 	p.mu.Unlock()
 	if before != after {
 		defer p.wakeClaims(vip) // their conditions say it
 	}
 
-	if vip.Spec.Hold == v1alpha1.Conflict && desired.Spec.Hold == v1alpha1.Unclaimed && vip.Spec.ReservedFor == nil {
+	if vip.Spec.Hold == v1alpha1.Conflict && vip.Spec.ReservedFor == nil && (desired.Spec.Hold == v1alpha1.Unclaimed || tooMany) {
 		return p.free(ctx, addr, vip)
 	}
 	if !equality.Semantic.DeepEqual(vip.Spec, desired.Spec) {
@@ -280,6 +281,9 @@ func (p *Provider) reconcilePool(ctx context.Context, name string) error {
 	nodes, others := p.usesIn(name)
 	outside := p.outsideOf(name)
 	offLink := pool != nil && p.poolOffLink(pool)
+	for _, sentence := range p.siegesOf(name) {
+		problems = append(problems, problem{v1alpha1.HostAnswersAll, sentence})
+	}
 	p.mu.Unlock()
 	if pool == nil {
 		p.mu.Lock()

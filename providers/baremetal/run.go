@@ -80,6 +80,7 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 	})
 	p.running.Go(func() { work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer) })
 	p.running.Go(func() { work(ctx, p.speakerStatuses, "writing the status of a Speaker", p.reconcileSpeaker) })
+	p.running.Go(func() { work(ctx, p.retries, "trying another address", p.retry) })
 	p.secrets.Add(v1alpha1.BFDSecret)
 	p.running.Go(func() { work(ctx, p.secrets, "making a Secret", p.reconcileSecret) })
 	return nil
@@ -106,6 +107,7 @@ func (p *Provider) load(ctx context.Context) {
 	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
 		p.ledger.see(vip)
 	}
+	p.readSieges()
 	p.readUses()
 	services, err := p.services.List(labels.Everything())
 	if err != nil {
@@ -239,6 +241,7 @@ func (p *Provider) news(ctx context.Context, known, after *v1alpha1.VirtualIP) {
 	}
 	p.tellOwner(ctx, known, after)
 	p.tellConflict(ctx, addr, known, after)
+	p.siegeChanged(after)
 	if owner := after.Status.Owner; owner != "" && owner != firstOf(after.Spec.L2) {
 		p.places.Add(addr)
 	}
@@ -282,6 +285,7 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 		p.event(ctx, vip, corev1.EventTypeWarning, v1alpha1.VirtualIPRemade,
 			fmt.Sprintf("VirtualIP %s was deleted while in use and is made again: to free the address, delete the Service or change its type.", vip.Name))
 	}
+	p.siegeChanged(vip)
 	p.wakeClaims(vip)
 	p.wakeWaiting()
 	p.lockedCountPool(addr, vip)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -495,4 +496,122 @@ func TestServiceSaysThatAllNodesAreExcluded(t *testing.T) {
 	}
 	router.has(host(v4), from("path 64512", nodes...))
 	w.reachable(w.address("near"))
+}
+
+// answersAll has the foreign host answer for all of this test's addresses: as an NDP proxy, and by ARP. Proxy ARP as Linux does
+// it is silent on probes (RFC 5227), other routers' is not: so all addresses are local.
+func (w *world) answersAll(sixes netip.Prefix) (mac string, silence func()) {
+	w.Helper()
+	set := func(on int, verb string) string {
+		return fmt.Sprintf("sysctl -qw net.ipv4.conf.eth0.proxy_arp=%[1]d net.ipv6.conf.eth0.proxy_ndp=%[1]d; ip route %[2]s local %[3]s dev lo", on, verb, w.v4)
+	}
+	commands := []string{
+		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.neigh.eth0.proxy_delay=0 net.ipv6.neigh.eth0.proxy_delay=0",
+		set(1, "add"),
+	}
+	for addr := sixes.Addr(); sixes.Contains(addr); addr = addr.Next() {
+		commands = append(commands, fmt.Sprintf("ip -6 neigh add proxy %s dev eth0", addr))
+	}
+	w.Cleanup(func() {
+		_, err := box.Exec(context.Background(), foreign, "sh", "-c", set(0, "flush")+"; ip -6 neigh flush proxy")
+		w.must(err)
+	})
+	_, err := box.Exec(w.ctx, foreign, "sh", "-ec", strings.Join(commands, "\n"))
+	w.must(err)
+	own, err := box.MAC(foreign)
+	w.must(err)
+	return own.String(), func() {
+		_, err := box.Exec(w.ctx, foreign, "sh", "-c", set(0, "del"))
+		w.must(err)
+	}
+}
+
+// A router with proxy ARP burns no pool: a handful of addresses are tried, then Services and the pool say which host answers
+// for every address, and all of them are served when it stops.
+func TestHostThatAnswersForEveryAddressBurnsNoPool(t *testing.T) {
+	play(t, func(t testing.TB) {
+		w := newWorld(t)
+		sixes := netip.PrefixFrom(w.v6.Addr(), 122)
+		w.pool("dual", nil, w.v4.String(), sixes.String())
+		w.pods("web", box.Nodes()...)
+		web := all(families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol), func(s *corev1.Service) {
+			s.Spec.Selector = map[string]string{"app": "web"}
+		})
+		w.service("old", web)
+		old := w.addresses("old", 2)
+		owners := []string{w.owner(old[0]), w.owner(old[1])}
+		time.Sleep(time.Second) // what is made in one second is made at once
+
+		mac, silence := w.answersAll(sixes)
+		names := []string{"one", "two", "three"}
+		for _, name := range names {
+			w.service(name, web)
+		}
+		poolSays := func(status metav1.ConditionStatus, reason v1alpha1.Reason, words ...string) {
+			w.Helper()
+			w.eventually(fmt.Sprintf("the pool is %s", reason), func() error {
+				pool, err := herald.AddressPools.Get(w.ctx, w.namespace+"-dual", metav1.GetOptions{})
+				w.must(err)
+				c := meta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+				if c == nil || c.Status != status || c.Reason != string(reason) {
+					return fmt.Errorf("condition %+v", c)
+				}
+				return has(c.Message, words...)
+			})
+		}
+		for _, name := range names {
+			w.says(name, metav1.ConditionFalse, v1alpha1.HostAnswersAll, mac, "proxy ARP?")
+		}
+		poolSays(metav1.ConditionFalse, v1alpha1.HostAnswersAll, mac)
+		few := func() error {
+			var four, six int
+			for _, vip := range w.virtualIPs() {
+				if strings.Contains(vip.Spec.Address, ":") {
+					six++
+				} else {
+					four++
+				}
+			}
+			w.Logf("%d IPv4 and %d IPv6 addresses for four Services", four, six)
+			if four > 10 || six > 10 {
+				return fmt.Errorf("%d IPv4 and %d IPv6 addresses for four Services", four, six)
+			}
+			return nil
+		}
+		w.must(few())
+		w.always("nothing moves", 8*time.Second, func() error {
+			if got := shown(w.get("old")); !slices.Equal(got, old) {
+				return fmt.Errorf("the Service in use has %v, it had %v", got, old)
+			}
+			for i, addr := range old {
+				if owner := w.virtualIP(addr).Status.Owner; owner != owners[i] {
+					return fmt.Errorf("%s belongs to %q, it was %s's", addr, owner, owners[i])
+				}
+			}
+			return nil
+		})
+		w.must(few())
+
+		had := map[string][]netip.Addr{}
+		for _, name := range names {
+			had[name] = w.addresses(name, 2)
+		}
+		silence()
+		for _, name := range names {
+			w.says(name, metav1.ConditionTrue, v1alpha1.AddressAssigned)
+			if now := w.addresses(name, 2); !slices.Equal(now, had[name]) {
+				t.Errorf("%s has %v, it had %v", name, now, had[name])
+			}
+			for _, addr := range had[name] {
+				w.reachable(addr)
+			}
+		}
+		poolSays(metav1.ConditionTrue, v1alpha1.Valid)
+		w.eventually("the other addresses are free", func() error {
+			if n := len(w.virtualIPs()); n != 8 {
+				return fmt.Errorf("%d VirtualIPs", n)
+			}
+			return nil
+		})
+	})
 }
