@@ -187,6 +187,32 @@ func overlaps(text string, prefix netip.Prefix) bool {
 		r.First.BitLen() == prefix.Addr().BitLen() && !prefix.Addr().Less(r.First) && !r.Last.Less(prefix.Addr()))
 }
 
+// readOffLink finds the addresses that no node has on a link, as their placement will: what Services say of it is not to change
+// and change back when a controller starts. The caller locks.
+func (p *Provider) readOffLink() {
+	for addr, vip := range p.ledger.vips {
+		s := scene{addr: addr, links: p.links.prefixes, present: p.present}
+		pool := p.poolObjects[vip.Spec.Pool]
+		if vip.Spec.L2 == nil || pool != nil && pool.Spec.Announce == v1alpha1.AnnounceNever {
+			continue
+		}
+		for i := range vip.Spec.Claims {
+			t := tenant{namespaceLabels: p.namespaceLabels(vip.Spec.Claims[i].Namespace)}
+			if service, err := p.services.Services(vip.Spec.Claims[i].Namespace).Get(vip.Spec.Claims[i].Name); err == nil {
+				t.labels = service.Labels
+			}
+			s.tenants = append(s.tenants, t)
+		}
+		var labels map[string]string
+		if pool != nil {
+			labels = pool.Labels
+		}
+		if s.offLink(applying(p.advertisements, vip.Spec.Pool, labels, s.tenants)) {
+			p.offLink[addr] = true
+		}
+	}
+}
+
 // aside is what else there is to know of where an address is announced, empty if nothing. The caller locks.
 func (p *Provider) aside(addr netip.Addr, vip *v1alpha1.VirtualIP) string {
 	if vip.Spec.Hold != "" {

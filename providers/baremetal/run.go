@@ -107,6 +107,7 @@ func (p *Provider) load(ctx context.Context) {
 	for _, vip := range client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()) {
 		p.ledger.see(vip)
 	}
+	p.readOffLink()
 	p.readSieges()
 	p.readUses()
 	services, err := p.services.List(labels.Everything())
