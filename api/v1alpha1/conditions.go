@@ -55,6 +55,7 @@ const (
 	VirtualIPRemade  Reason = "VirtualIPRemade"
 	LoadBalancerMade Reason = "LoadBalancerMade"
 	SyncFailed       Reason = "SyncFailed"
+	StatusContested  Reason = "StatusContested"
 
 	SharingEnded         Reason = "SharingEnded"
 	SharedWithoutConsent Reason = "SharedWithoutConsent"
@@ -225,6 +226,7 @@ var Reasons = []ReasonDoc{
 	{NoObstacle, "VirtualIP", "The address is nothing but the address of its Services any more."},
 	{SharingEnded, "Service", "A guest leaves a shared address because the holder, which has had it for longest, was edited: a port, the policy, the key or the consent. Both are told."},
 	{SharedWithoutConsent, "Service", "The Service shares its address with one of another namespace from before that took consent. It stays so, and nobody joins without consent."},
+	{StatusContested, "Service", "Another controller writes the status, the conditions or the finalizer that Herald writes, again and again; the message says which. Herald writes its own ever more seldom, every two minutes at last, until the other one stops: let only one controller serve the Service."},
 	{SyncFailed, "Service", "Something failed that is not the Service's fault, the API server for one; it is tried again."},
 
 	{InvalidAnnotation, "Service", "An annotation has a value that it cannot have."},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -264,8 +265,15 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 		return err
 	}
 	known := service
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	contest := c.contestOf(key)
+	contest.see(service, time.Now())
 	if _, outside := provider.(Outsider); outside {
 		if desired, changed := guarded(service, metav1.Now()); changed {
+			if rest := contest.wait(time.Now()); rest > 0 {
+				c.queue.AddAfter(key, rest)
+				return nil
+			}
 			if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
 				return err
 			}
@@ -295,7 +303,7 @@ func (c *Controller) ensure(ctx context.Context, service *corev1.Service, provid
 		verdict.announced.status, verdict.announced.reason, verdict.announced.message = announcer.Announced(service)
 	}
 	_, refused := errors.AsType[*v1alpha1.Refusal](err)
-	if failure != nil && !refused && (isReady(service) || isUnannounced(service)) {
+	if failure != nil && !refused && hasAll(service) {
 		return err // it has what it asks for, and a passing fault is no news
 	}
 	written := c.write(ctx, service, status, verdict, !marked(known))
@@ -309,20 +317,37 @@ func isReady(service *corev1.Service) bool {
 	return meta.IsStatusConditionTrue(service.Status.Conditions, v1alpha1.ServiceReady)
 }
 
+// hasAll reports whether a Service has what it asks for, as far as that is for
+// the provider to give.
+func hasAll(service *corev1.Service) bool {
+	ready := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	return isReady(service) || isUnannounced(service) || ready != nil && ready.Reason == string(v1alpha1.StatusContested)
+}
+
 // write brings the verdict into the Service's status, and tells it as an event
 // when it is news. first says that there was none before.
 func (c *Controller) write(ctx context.Context, service *corev1.Service, status *corev1.LoadBalancerStatus, v verdict, first bool) error {
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	contest := c.contestOf(key)
+	first = first && contest.wrote == nil
+	v = contest.verdict(v, time.Now())
 	v.message = v1alpha1.Cut(v.message, v1alpha1.MaxMessage)
 	desired, changed := served(service, status, v, metav1.Now())
-	if !changed {
+	if changed {
+		contest.hold(service, desired, time.Now())
+	}
+	if equality.Semantic.DeepEqual(service, desired) {
+		contest.stays(service)
+		c.recall(key, contest)
 		return nil
 	}
-	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
 	if rest := c.postpone(key, service, desired, v); rest > 0 {
 		c.queue.AddAfter(key, rest)
 		return nil
 	}
-	if patched, err := c.patch(ctx, service, desired); err != nil || patched == nil {
+	patched, err := c.patch(ctx, service, desired)
+	c.recall(key, contest)
+	if err != nil || patched == nil {
 		return err
 	}
 	if v.announcementAlone(service, desired) {
@@ -372,16 +397,20 @@ func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service
 	if err != nil {
 		return nil, err
 	}
-	patched, err := c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+	contest, options := c.contestOf(key), metav1.PatchOptions{FieldManager: fieldManager}
+	patched, err := c.Client.CoreV1().Services(service.Namespace).Patch(ctx, service.Name, types.StrategicMergePatchType, patch, options, "status")
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		contest.refused(time.Now())
 		return nil, nil // changed meanwhile: that is on its way to us
 	}
 	if err != nil {
 		return nil, fmt.Errorf("writing the status of Service %s/%s: %w", service.Namespace, service.Name, err)
 	}
+	contest.written(service, patched, time.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.written[types.NamespacedName{Namespace: service.Namespace, Name: service.Name}] = patched.ResourceVersion
+	c.written[key] = patched.ResourceVersion
 	return patched, nil
 }
 

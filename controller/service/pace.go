@@ -35,6 +35,8 @@ type pace struct {
 	arriving time.Time
 	// remind is when its standing no is told again, which stands since then.
 	remind, since time.Time
+	// contest is with others that write what Herald writes.
+	contest contest
 }
 
 // wait is how long a change of the announcement alone has to wait.

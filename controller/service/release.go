@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
@@ -88,13 +91,15 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 	if err != nil {
 		return err
 	}
+	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
 	if !c.concerns(service, h) {
+		c.calm(key)
 		return c.giveBack(ctx, service, h) // of an earlier Service of its name
 	}
 	remaining := c.remaining(service, h)
 	desired, changed := released(service, remaining)
 	if h.outside {
-		desired, changed = withdrawn(service, remaining, metav1.Now())
+		desired, changed = c.withdraw(key, service, remaining)
 	}
 	if changed {
 		if service, err = c.patch(ctx, service, desired); err != nil || service == nil {
@@ -109,6 +114,7 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 			return err
 		}
 	}
+	c.calm(key)
 	if service.DeletionTimestamp == nil {
 		message := "The Service is no longer Herald's to serve: its load balancer is gone."
 		if c.Releasing {
@@ -117,6 +123,17 @@ func (c *Controller) release(ctx context.Context, service *corev1.Service) error
 		c.Recorder.Event(service, corev1.EventTypeNormal, string(v1alpha1.AddressReleased), message)
 	}
 	return nil
+}
+
+// withdraw returns the Service as it is to be while its load balancer goes, and
+// whether that is to be written now: others may write something else.
+func (c *Controller) withdraw(key types.NamespacedName, service *corev1.Service, remaining corev1.LoadBalancerStatus) (desired *corev1.Service, changed bool) {
+	contest := c.contestOf(key)
+	contest.see(service, time.Now())
+	desired, _ = withdrawn(service, remaining, metav1.Now())
+	contest.hold(service, desired, time.Now())
+	c.recall(key, contest)
+	return desired, !equality.Semantic.DeepEqual(service, desired)
 }
 
 // concerns reports whether a Service that is to be released has anything of

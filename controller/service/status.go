@@ -183,6 +183,12 @@ func (v verdict) assignedAlready(service *corev1.Service) bool {
 	return isUnannounced(service) && strings.HasPrefix(before.Message, v.message)
 }
 
+// refusedAlready reports whether the Service says already why it is not served.
+func (v verdict) refusedAlready(service *corev1.Service) bool {
+	before := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
+	return !v.ready && before != nil && before.Status == metav1.ConditionFalse && before.Reason == string(v.reason) && before.Message == v.message
+}
+
 // isUnannounced reports whether a Service has all but an announcement.
 func isUnannounced(service *corev1.Service) bool {
 	ready := meta.FindStatusCondition(service.Status.Conditions, v1alpha1.ServiceReady)
@@ -193,7 +199,7 @@ func isUnannounced(service *corev1.Service) bool {
 // announcementAlone reports whether two versions of a Service differ in what
 // they say of the announcement, and in nothing else.
 func (v verdict) announcementAlone(service, desired *corev1.Service) bool {
-	return v.ready && v.assignedAlready(service) &&
+	return (v.ready && v.assignedAlready(service) || v.refusedAlready(service)) &&
 		equality.Semantic.DeepEqual(service.Status.LoadBalancer, desired.Status.LoadBalancer) &&
 		slices.Equal(service.Finalizers, desired.Finalizers)
 }
