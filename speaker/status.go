@@ -128,13 +128,16 @@ func (w *statusWriter) says(snapshot *Snapshot, decision *Decision) v1alpha1.Spe
 
 // follow has the Speaker watched, so that it is made again, and said again, when it was deleted or changed by anybody.
 func (w *statusWriter) follow(speakers cache.SharedIndexInformer) error {
-	changed := func(object any) {
-		if speaker, ok := object.(*v1alpha1.Speaker); ok {
+	changed := func(before, after any) {
+		if speaker, ok := after.(*v1alpha1.Speaker); ok {
+			if old, ok := before.(*v1alpha1.Speaker); ok && !newer(speaker.ResourceVersion, old.ResourceVersion) {
+				w.keep(nil) // it comes from a backup: no later one is there any more
+			}
 			w.found(speaker)
 		}
 	}
 	_, err := speakers.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: changed, UpdateFunc: func(_, after any) { changed(after) }, DeleteFunc: func(any) { w.keep(nil); w.queue.Add("") },
+		AddFunc: func(after any) { changed(nil, after) }, UpdateFunc: changed, DeleteFunc: func(any) { w.keep(nil); w.queue.Add("") },
 	})
 	if err != nil {
 		return fmt.Errorf("watching Speaker %s: %w", w.Node, err)

@@ -15,8 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 	cloudprovider "k8s.io/cloud-provider"
@@ -80,7 +82,7 @@ func newCommand(ctx context.Context) (command *cobra.Command, told *bool, err er
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: func(_ app.ControllerInitContext, completed *appconfig.CompletedConfig, _ cloudprovider.Interface) app.InitFunc {
 				return func(ctx context.Context, _ controllermanagerapp.ControllerContext) (controller.Interface, bool, error) {
-					services, err := newServices(completed, wanted, namespace, &removing)
+					services, err := newServices(ctx, completed, wanted, namespace, &removing)
 					if err != nil {
 						return nil, false, err
 					}
@@ -249,16 +251,24 @@ func (l leader) HealthChecker() healthz.UnnamedHealthChecker {
 	return l.elector
 }
 
-// newServices makes our service controller, in place of the stock one.
-func newServices(completed *appconfig.CompletedConfig, wanted world, namespace string, removing *removal) (*service.Controller, error) {
+// newServices makes our service controller, in place of the stock one, and
+// starts its informers.
+func newServices(ctx context.Context, completed *appconfig.CompletedConfig, wanted world, namespace string, removing *removal) (*service.Controller, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
 	}
-	kube, err := completed.ClientBuilder.Client(component)
+	config, err := completed.ClientBuilder.Config(component)
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
+	client.SurviveRestores(config)
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	// Not those of the app, whose clients do not survive a restored etcd.
+	shared := informers.NewSharedInformerFactory(kube, 0)
 	recorder := completed.EventBroadcaster.NewRecorder(scheme, corev1.EventSource{Component: component})
 	clusterName := wanted.config.ClusterName
 	if clusterName == "" {
@@ -266,12 +276,12 @@ func newServices(completed *appconfig.CompletedConfig, wanted world, namespace s
 	}
 	providers := map[string]cloudprovider.LoadBalancer{}
 	if wanted.config.UsesBareMetal() && !removing.withoutObjects {
-		if providers[cloudconfig.ProviderBareMetal], err = bareMetal(completed, kube, recorder, namespace); err != nil {
+		if providers[cloudconfig.ProviderBareMetal], err = bareMetal(config, kube, shared, recorder, namespace); err != nil {
 			return nil, err
 		}
 	}
 	if wanted.amazon.serves() {
-		if providers[cloudconfig.ProviderAWS], err = wanted.amazon.provider(completed.SharedInformers, recorder, clusterName); err != nil {
+		if providers[cloudconfig.ProviderAWS], err = wanted.amazon.provider(shared, recorder, clusterName); err != nil {
 			return nil, err
 		}
 	}
@@ -280,15 +290,17 @@ func newServices(completed *appconfig.CompletedConfig, wanted world, namespace s
 		classes.ByName[name] = service.Class{Provider: providers[class.Provider]}
 	}
 	service.RegisterMetrics()
-	return service.New(service.Options{
+	services := service.New(service.Options{
 		Client:      kube,
-		Informers:   completed.SharedInformers,
+		Informers:   shared,
 		Recorder:    recorder,
 		Classes:     classes,
 		ClusterName: clusterName,
 		Workers:     int(completed.ComponentConfig.ServiceController.ConcurrentServiceSyncs),
 		Releasing:   removing.wanted,
-	}), nil
+	})
+	shared.Start(ctx.Done())
+	return services, nil
 }
 
 func runServices(ctx context.Context, services *service.Controller) error {
@@ -299,15 +311,17 @@ func runServices(ctx context.Context, services *service.Controller) error {
 }
 
 // bareMetal makes the provider of all classes that are served on bare metal.
-func bareMetal(completed *appconfig.CompletedConfig, kube kubernetes.Interface, recorder record.EventRecorder, namespace string) (cloudprovider.LoadBalancer, error) {
-	herald, err := client.New(completed.Kubeconfig)
+func bareMetal(
+	config *rest.Config, kube kubernetes.Interface, shared informers.SharedInformerFactory, recorder record.EventRecorder, namespace string,
+) (cloudprovider.LoadBalancer, error) {
+	herald, err := client.New(config)
 	if err != nil {
 		return nil, err
 	}
 	return baremetal.New(baremetal.Options{
 		Client:    kube,
 		Herald:    herald,
-		Informers: completed.SharedInformers,
+		Informers: shared,
 		Recorder:  recorder,
 		Namespace: namespace,
 	})

@@ -154,6 +154,7 @@ func serve(ctx context.Context, f *flags, config *rest.Config, listener net.List
 	config.UserAgent = "herald-speaker/" + version.Version()
 	// Take-overs come in bursts, and the API server's own fairness limits us.
 	config.QPS, config.Burst = 200, 400
+	client.SurviveRestores(config)
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("--kubeconfig: %w", err)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
 
 	"github.com/heraldlb/herald/api/v1alpha1"
 )
@@ -297,4 +298,40 @@ func TestControllerDoesNotFight(t *testing.T) {
 			t.Errorf("shows %s", got)
 		}
 	})
+}
+
+// The cache is waited for, but not for a version that a restored etcd never has.
+func TestBehind(t *testing.T) {
+	key := types.NamespacedName{Namespace: "shop", Name: "web"}
+	at := func(version string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", ResourceVersion: version}}
+	}
+	c := New(Options{Informers: informers.NewSharedInformerFactory(nil, 0)})
+	defer c.queue.ShutDown()
+	for _, step := range []struct {
+		name    string
+		version string
+		after   time.Duration
+		want    time.Duration
+	}{
+		{"older", "99", 0, behindMost},
+		{"still", "99", 4 * time.Second, behindMost - 4*time.Second},
+		{"for too long", "99", behindMost, 0},
+		{"the same", "100", 0, 0},
+		{"newer", "101", 0, 0},
+	} {
+		c.written[key] = write{"100", noon}
+		if got := c.behind(key, at(step.version), noon.Add(step.after)); got != step.want {
+			t.Errorf("%s: waits %v, want %v", step.name, got, step.want)
+		}
+	}
+	c.written[key] = write{"100", noon}
+	c.updated(at("90"), at("95"))
+	if got := c.behind(key, at("95"), noon); got == 0 {
+		t.Error("an update is taken for a restore")
+	}
+	c.updated(at("95"), at("50"))
+	if got := c.behind(key, at("50"), noon); got != 0 {
+		t.Errorf("after a restore: waits %v", got)
+	}
 }

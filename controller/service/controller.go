@@ -85,11 +85,21 @@ type Controller struct {
 	queue    workqueue.TypedRateLimitingInterface[types.NamespacedName]
 
 	mu sync.Mutex
-	// written is the resource version of our last write to each Service that
-	// the cache may not have yet. To decide by an older one would write twice.
-	written map[types.NamespacedName]string
+	// written is our last write to each Service that the cache may not have yet.
+	// To decide by an older one would write twice.
+	written map[types.NamespacedName]write
 	paces   map[types.NamespacedName]*pace
 }
+
+// write is when a Service was written, and its resource version since then.
+type write struct {
+	version string
+	at      time.Time
+}
+
+// behindMost is how long the cache may take to have a write: it has none that
+// was lost when etcd was restored from a backup.
+const behindMost = 10 * time.Second
 
 // Waits between two attempts at a Service that fails.
 const (
@@ -109,7 +119,7 @@ func New(options Options) *Controller {
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryFirst, retryLast),
 			workqueue.TypedRateLimitingQueueConfig[types.NamespacedName]{Name: "service"}),
-		written: map[types.NamespacedName]string{},
+		written: map[types.NamespacedName]write{},
 		paces:   map[types.NamespacedName]*pace{},
 	}
 }
@@ -140,9 +150,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	registration, err := c.services.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: c.changed,
 		UpdateFunc: func(before, after any) {
-			if before.(*corev1.Service).ResourceVersion != after.(*corev1.Service).ResourceVersion {
-				c.changed(after)
-			}
+			c.updated(before.(*corev1.Service), after.(*corev1.Service))
 		},
 		DeleteFunc: c.changed,
 	})
@@ -196,6 +204,27 @@ func (c *Controller) changed(object any) {
 	c.queue.Add(types.NamespacedName{Namespace: key.Namespace, Name: key.Name})
 }
 
+// updated has a Service looked at that is not what it was. An older version than
+// before comes from a backup: then nothing that was written since counts.
+func (c *Controller) updated(before, after *corev1.Service) {
+	if before.ResourceVersion == after.ResourceVersion {
+		return
+	}
+	if older(after.ResourceVersion, before.ResourceVersion) {
+		c.mu.Lock()
+		clear(c.written)
+		c.mu.Unlock()
+	}
+	c.changed(after)
+}
+
+// older reports whether a resource version is older than another one. What
+// cannot be compared is not.
+func older(version, than string) bool {
+	order, err := resourceversion.CompareResourceVersion(version, than)
+	return err == nil && order < 0
+}
+
 func (c *Controller) next(ctx context.Context) bool {
 	key, shutdown := c.queue.Get()
 	if shutdown {
@@ -236,8 +265,9 @@ func (c *Controller) sync(ctx context.Context, key types.NamespacedName) error {
 	if err != nil {
 		return err
 	}
-	if c.behind(key, service) {
-		return nil // the cache is about to call us again
+	if rest := c.behind(key, service, time.Now()); rest > 0 {
+		c.queue.AddAfter(key, rest) // the cache is about to call us before
+		return nil
 	}
 	class, ours := c.Classes.Of(service)
 	if !ours || service.DeletionTimestamp != nil || c.Releasing {
@@ -410,23 +440,24 @@ func (c *Controller) patch(ctx context.Context, service, desired *corev1.Service
 	contest.written(service, patched, time.Now())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.written[key] = patched.ResourceVersion
+	c.written[key] = write{patched.ResourceVersion, time.Now()}
 	return patched, nil
 }
 
-// behind says whether the cached Service is older than our last write to it.
-func (c *Controller) behind(key types.NamespacedName, cached *corev1.Service) bool {
+// behind returns how long to wait for the cache, which may have a Service that
+// is older than our last write to it.
+func (c *Controller) behind(key types.NamespacedName, cached *corev1.Service, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	written, ok := c.written[key]
 	if !ok {
-		return false
+		return 0
 	}
-	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, written); err == nil && order < 0 {
-		return true
+	if rest := written.at.Add(behindMost).Sub(now); rest > 0 && older(cached.ResourceVersion, written.version) {
+		return rest
 	}
 	delete(c.written, key)
-	return false
+	return 0
 }
 
 func (c *Controller) forget(key types.NamespacedName) {

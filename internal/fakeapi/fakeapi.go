@@ -78,6 +78,7 @@ type Server struct {
 	objects map[schema.GroupVersionResource]map[string]*unstructured.Unstructured
 	history []event
 	changed chan struct{} // closed at the next change
+	ending  chan struct{} // closed when all watches end
 	writes  []string
 }
 
@@ -94,6 +95,7 @@ func New(t testing.TB) *Server {
 		stop:    make(chan struct{}),
 		objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{},
 		changed: make(chan struct{}),
+		ending:  make(chan struct{}),
 	}
 	connections := &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.transport = &http.Transport{DialContext: connections.dial, MaxIdleConnsPerHost: 100}
@@ -159,6 +161,46 @@ func (s *Server) Writes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.writes)
+}
+
+// Version is that of the last change.
+func (s *Server) Version() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version
+}
+
+// Restore makes the Server what it was at a version, as a backup of etcd does, and ends every watch.
+func (s *Server) Restore(version int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version, s.history = version, slices.Clone(s.history[:version])
+	clear(s.objects)
+	for _, e := range s.history {
+		if s.objects[e.resource] == nil {
+			s.objects[e.resource] = map[string]*unstructured.Unstructured{}
+		}
+		key := e.object.GetNamespace() + "/" + e.object.GetName()
+		s.objects[e.resource][key] = e.object
+		if e.kind == "DELETED" {
+			delete(s.objects[e.resource], key)
+		}
+	}
+	close(s.ending)
+	s.ending = make(chan struct{})
+}
+
+// tooLarge refuses to wait for a version that there is not yet; a plain watch from one is silent until there is. The caller
+// locks.
+func (s *Server) tooLarge(r *request) error {
+	query := r.URL.Query()
+	after, _ := strconv.ParseInt(query.Get("resourceVersion"), 10, 64) // none is 0
+	if r.verb == "watch" && query.Get("sendInitialEvents") != "true" || after <= s.version {
+		return nil
+	}
+	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", after, s.version), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
+	return err
 }
 
 // request is what a client wants.
@@ -261,6 +303,9 @@ func (s *Server) do(r *request, body []byte) (any, error) {
 		s.objects[r.resource] = map[string]*unstructured.Unstructured{}
 	}
 	if r.verb == "list" {
+		if err := s.tooLarge(r); err != nil {
+			return nil, err
+		}
 		return s.list(r)
 	}
 	object := &unstructured.Unstructured{}
@@ -468,6 +513,13 @@ func (s *Server) watch(w http.ResponseWriter, r *request) {
 		answer(w, nil, errors.New("a watch needs an http.Flusher"))
 		return
 	}
+	s.mu.Lock()
+	ending, err := s.ending, s.tooLarge(r)
+	s.mu.Unlock()
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	send := func(kind string, object any) bool {
@@ -499,6 +551,8 @@ func (s *Server) watch(w http.ResponseWriter, r *request) {
 		select {
 		case <-changed:
 		case <-r.Context().Done():
+			return
+		case <-ending:
 			return
 		case <-s.stop:
 			return

@@ -70,6 +70,26 @@ func (l *ledger) see(vip *v1alpha1.VirtualIP) (before *v1alpha1.VirtualIP, fresh
 	return l.take(vip)
 }
 
+// rewind takes in the VirtualIPs that the informer has after etcd was restored
+// from a backup. What is remembered of newer versions says nothing any more. It
+// calls changed with each that is not as it was known.
+func (l *ledger) rewind(vips []*v1alpha1.VirtualIP, changed func(before, after *v1alpha1.VirtualIP)) {
+	l.told = ""
+	clear(l.buried)
+	for _, vip := range vips {
+		addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+		if err != nil {
+			continue
+		}
+		before := l.vips[addr]
+		if before != nil && before.UID == vip.UID && before.ResourceVersion == vip.ResourceVersion {
+			continue
+		}
+		l.put(addr, vip)
+		changed(before, vip)
+	}
+}
+
 // answered takes in the VirtualIP that the API server answered us with. The
 // answer may come late: one that the informer has passed, and that we know
 // nothing of, has been deleted since. It returns the version known before.
@@ -101,8 +121,20 @@ func newer(version, than string) bool {
 	return err != nil || order > 0
 }
 
+// ahead reports whether the version that is known of a VirtualIP is newer.
+func (l *ledger) ahead(vip *v1alpha1.VirtualIP) bool {
+	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
+	known := l.vips[addr]
+	return err == nil && known != nil && older(vip.ResourceVersion, known.ResourceVersion)
+}
+
+// older reports whether a resource version is older than another one. What
+// cannot be compared is not.
+func older(version, than string) bool { return !newer(version, than) && newer(than, version) }
+
 // bury takes in that a VirtualIP is deleted. told says that the informer says
-// so: it will tell no more of it.
+// so: it will tell no more of it. Without a resource version it was not in a
+// list, and when it was deleted is not known.
 func (l *ledger) bury(vip *v1alpha1.VirtualIP, told bool) (gone bool) {
 	addr, err := v1alpha1.ParseVirtualIPName(vip.Name)
 	if err != nil {
@@ -110,7 +142,7 @@ func (l *ledger) bury(vip *v1alpha1.VirtualIP, told bool) (gone bool) {
 	}
 	if told {
 		delete(l.buried, vip.UID)
-		if newer(vip.ResourceVersion, l.told) {
+		if vip.ResourceVersion != "" && newer(vip.ResourceVersion, l.told) {
 			l.told = vip.ResourceVersion
 		}
 	}

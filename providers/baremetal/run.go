@@ -164,7 +164,7 @@ func (p *Provider) watch(ctx context.Context) error {
 		}},
 		{p.nodes, func(before, after any) { p.nodeChanged(as[corev1.Node](before), as[corev1.Node](after)) }},
 		{p.leases, func(before, after any) {
-			p.leaseChanged(as[coordinationv1.Lease](before), as[coordinationv1.Lease](after))
+			p.leaseChanged(ctx, as[coordinationv1.Lease](before), as[coordinationv1.Lease](after))
 		}},
 		{p.pools, func(before, after any) {
 			p.poolChanged(as[v1alpha1.AddressPool](before), as[v1alpha1.AddressPool](after))
@@ -187,7 +187,7 @@ func (p *Provider) watch(ctx context.Context) error {
 			UpdateFunc: w.changed,
 			DeleteFunc: func(object any) {
 				if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
-					object = unknown.Obj
+					object = withoutVersion(unknown.Obj)
 				}
 				w.changed(object, nil)
 			},
@@ -197,6 +197,18 @@ func (p *Provider) watch(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// withoutVersion is a VirtualIP that is in no list any more: its version is that
+// of an earlier one, which there may never have been after etcd was restored.
+func withoutVersion(object any) any {
+	vip, ok := object.(*v1alpha1.VirtualIP)
+	if !ok {
+		return object
+	}
+	bare := *vip
+	bare.ResourceVersion = ""
+	return &bare
 }
 
 // as is the object as a *T, nil if it is none.
@@ -213,10 +225,31 @@ func (p *Provider) vipChanged(ctx context.Context, before, after *v1alpha1.Virtu
 		return
 	}
 	p.mu.Lock()
+	restored := before != nil && older(after.ResourceVersion, before.ResourceVersion) && p.ledger.ahead(after)
+	p.mu.Unlock()
+	if restored {
+		p.rewind(ctx)
+	}
+	p.mu.Lock()
 	known, fresh := p.ledger.see(after)
 	p.mu.Unlock()
 	if fresh {
 		p.news(ctx, known, after)
+	}
+}
+
+// rewind takes in that etcd was restored from a backup, as an informer has told
+// of an older version than before: what informers have counts from now on.
+func (p *Provider) rewind(ctx context.Context) {
+	type change struct{ known, now *v1alpha1.VirtualIP }
+	var changes []change
+	p.mu.Lock()
+	p.ledger.rewind(client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()), func(known, now *v1alpha1.VirtualIP) {
+		changes = append(changes, change{known, now})
+	})
+	p.mu.Unlock()
+	for _, c := range changes {
+		p.news(ctx, c.known, c.now)
 	}
 }
 
@@ -376,8 +409,11 @@ func (p *Provider) placeCandidate(node string) {
 	}
 }
 
-func (p *Provider) leaseChanged(before, after *coordinationv1.Lease) {
+func (p *Provider) leaseChanged(ctx context.Context, before, after *coordinationv1.Lease) {
 	name := ""
+	if before != nil && after != nil && older(after.ResourceVersion, before.ResourceVersion) {
+		p.rewind(ctx) // of all objects Leases change most
+	}
 	p.mu.Lock()
 	switch {
 	case after != nil:

@@ -49,11 +49,13 @@ func newWorld(t *testing.T) *world {
 	ctx, cancel := context.WithTimeout(klog.NewContext(t.Context(), klog.TODO()), time.Hour)
 	t.Cleanup(cancel)
 	w := &world{T: t, ctx: ctx, api: fakeapi.New(t)}
+	config := w.api.Config()
+	client.SurviveRestores(config)
 	var err error
-	if w.kube, err = kubernetes.NewForConfig(w.api.Config()); err != nil {
+	if w.kube, err = kubernetes.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}
-	if w.herald, err = client.New(w.api.Config()); err != nil {
+	if w.herald, err = client.New(config); err != nil {
 		t.Fatal(err)
 	}
 	must(w, first(w.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, metav1.CreateOptions{})))

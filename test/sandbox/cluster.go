@@ -63,7 +63,7 @@ func (s *Sandbox) addNode(ctx context.Context, node string) error {
 
 func (s *Sandbox) etcd() Process {
 	return Process{Name: etcd, Host: controlPlane, Args: []string{
-		s.KubernetesProgram("etcd"), "--data-dir=" + s.dir + "/etcd",
+		s.KubernetesProgram("etcd"), "--data-dir=" + s.etcdDir(),
 	}}
 }
 
