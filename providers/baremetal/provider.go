@@ -60,6 +60,7 @@ type Provider struct {
 	peers      cache.SharedIndexInformer
 	speakers   cache.SharedIndexInformer
 	cidrs      *serviceCIDRs
+	secret     cache.SharedIndexInformer
 
 	// wake asks the service controller to look at a Service again.
 	wake func(types.NamespacedName)
@@ -164,6 +165,10 @@ func New(options Options) (*Provider, error) {
 	}
 	p.ledger = newLedger(p.holding)
 	p.ledger.created = p.createdAt
+	var err error
+	if p.secret, err = secretInformer(options.Client, options.Namespace, v1alpha1.BFDSecret); err != nil {
+		return nil, fmt.Errorf("preparing to watch the Secret of the speakers: %w", err)
+	}
 	if err := client.IndexSlices(p.slices, byService); err != nil {
 		return nil, err
 	}

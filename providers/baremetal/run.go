@@ -81,6 +81,9 @@ func (p *Provider) Start(ctx context.Context, wake func(types.NamespacedName), s
 	p.running.Go(func() { work(ctx, p.peerStatuses, "writing the status of a BGPPeer", p.reconcilePeer) })
 	p.running.Go(func() { work(ctx, p.speakerStatuses, "writing the status of a Speaker", p.reconcileSpeaker) })
 	p.running.Go(func() { work(ctx, p.retries, "trying another address", p.retry) })
+	if err := p.watchSecret(ctx); err != nil {
+		return err
+	}
 	p.secrets.Add(v1alpha1.BFDSecret)
 	p.running.Go(func() { work(ctx, p.secrets, "making a Secret", p.reconcileSecret) })
 	return nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -82,5 +83,37 @@ func TestSecretIsForbidden(t *testing.T) {
 		w.untilService("web", "203.0.113.17 AddressAssigned")
 		allow.Store(true)
 		w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
+	})
+}
+
+// It is made again when it is deleted or its key is taken out and it is deleted then, and the one Secret alone is read.
+func TestSecretIsMadeAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		var others atomic.Int32
+		w.api.Before = func(request string) error {
+			if strings.Contains(request, "secrets") && strings.HasPrefix(request, "get") && !strings.HasSuffix(request, "/"+v1alpha1.BFDSecret) {
+				others.Add(1)
+			}
+			return nil
+		}
+		w.controller()
+		for range 3 {
+			w.until("length", "32", func() string { return strconv.Itoa(len(w.secret())) })
+			key := w.secret()
+			must(w, w.kube.CoreV1().Secrets("herald-system").Delete(w.ctx, v1alpha1.BFDSecret, metav1.DeleteOptions{}))
+			start := time.Now()
+			w.until("another key", "true", func() string {
+				made := w.secret()
+				return strconv.FormatBool(made != "" && made != key)
+			})
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("made again after %v", took)
+			}
+		}
+		w.rest()
+		creates := slices.DeleteFunc(w.api.Writes(), func(write string) bool { return write != "create secrets/herald-system/herald-bfd" })
+		if len(creates) != 4 || others.Load() > 0 {
+			t.Errorf("created %d times, want 4; %d other Secrets read", len(creates), others.Load())
+		}
 	})
 }
