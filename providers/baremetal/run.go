@@ -124,16 +124,26 @@ func (p *Provider) load(ctx context.Context) {
 		if !p.serves(service) && !hasVerdict(service) {
 			continue
 		}
-		request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
-		if refusal != nil {
-			request = &ipam.Request{Key: keyOf(service)}
-		}
-		request.Now = service.CreationTimestamp.Time
-		for _, addr := range shownBy(service) {
-			p.ledger.adopt(addr, request)
-		}
+		p.adoptShown(service)
 	}
 	klog.FromContext(ctx).Info("Loaded", "virtualIPs", len(p.ledger.vips), "adopted", len(p.ledger.adopted), "pools", len(p.poolObjects))
+}
+
+// adoptShown keeps for the Service what it shows, as far as that can be had; the
+// caller locks.
+func (p *Provider) adoptShown(service *corev1.Service) {
+	shown := shownBy(service)
+	if len(shown) == 0 {
+		return
+	}
+	request, _, refusal := parseRequest(service, p.namespaceLabels(service.Namespace))
+	if refusal != nil {
+		request = &ipam.Request{Key: keyOf(service)}
+	}
+	request.Now = service.CreationTimestamp.Time
+	for _, addr := range shown {
+		p.ledger.adopt(addr, request)
+	}
 }
 
 // lookAround has everything looked at once: what changed while nobody looked.

@@ -204,8 +204,8 @@ func lastOf(prefix netip.Prefix) netip.Addr {
 }
 
 // serviceUses are the addresses that a Service has by other means than ours. Cluster IPs count where a pool has them;
-// most clusters tell of their range besides.
-func serviceUses(service *corev1.Service, pooled func(netip.Addr) bool) []addressUse {
+// most clusters tell of their range besides. What the status shows counts where another provider gave it.
+func serviceUses(service *corev1.Service, pooled, foreign func(netip.Addr) bool) []addressUse {
 	if service == nil {
 		return nil
 	}
@@ -222,15 +222,23 @@ func serviceUses(service *corev1.Service, pooled func(netip.Addr) bool) []addres
 	for _, text := range service.Spec.ExternalIPs {
 		add(text, "an external IP", always)
 	}
+	if service.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		for _, entry := range service.Status.LoadBalancer.Ingress {
+			add(entry.IP, "the load balancer's address", foreign)
+		}
+	}
 	return found
 }
 
-// usesOfService returns what the Service uses; the caller locks.
+// usesOfService returns what the Service uses; the caller locks. A Service that is not ours, or no longer, may show what
+// we gave it until that is released.
 func (p *Provider) usesOfService(service *corev1.Service) []addressUse {
-	return serviceUses(service, func(addr netip.Addr) bool {
+	pooled := func(addr netip.Addr) bool {
 		_, pooled := p.ledger.allocator.GivenBy(addr)
 		return pooled
-	})
+	}
+	ours := service != nil && p.serves(service)
+	return serviceUses(service, pooled, func(addr netip.Addr) bool { return !ours && !p.claims(addr, service) })
 }
 
 // readUses takes in what all objects say, before the first assignment; the caller locks.
@@ -306,6 +314,9 @@ func (p *Provider) followUses(changed []netip.Addr) {
 func (p *Provider) serviceChanged(before, after *corev1.Service) {
 	service := cmp.Or(after, before)
 	p.mu.Lock()
+	if after != nil && p.serves(after) && (before == nil || !p.serves(before)) {
+		p.adoptShown(after) // before those hear of it who wait for what another provider gave it
+	}
 	changed := p.setUses(source{"Service", service.Namespace, service.Name}, p.usesOfService(after))
 	p.mu.Unlock()
 	p.followUses(changed)

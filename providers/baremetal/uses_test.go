@@ -264,3 +264,66 @@ func TestThePoolNamesWhoIsOutside(t *testing.T) {
 		w.poolSays("p", "True Valid", "In use, given from the pool and in it no more: 203.0.113.16 (shop/s0); 203.0.113.17 (shop/s1)", "203.0.113.20 (shop/s4); and 2 more.")
 	})
 }
+
+// What another provider gave is not given, and refused without the name of who is in another namespace.
+func TestWhatOtherProvidersGaveIsNotGiven(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.pool("p", nil, "203.0.113.16/29")
+		foreign := func(class, namespace, name, address string) {
+			s := lb(name, func(s *corev1.Service) { s.Namespace = namespace })
+			if s.Spec.LoadBalancerClass = &class; class == "" {
+				s.Spec.LoadBalancerClass = nil
+			}
+			made, err := w.kube.CoreV1().Services(namespace).Create(w.ctx, s, metav1.CreateOptions{})
+			must(w, err)
+			made.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: address}, {Hostname: "x.example.com"}, {IP: "nonsense"}}
+			must(w, first(w.kube.CoreV1().Services(namespace).UpdateStatus(w.ctx, made, metav1.UpdateOptions{})))
+		}
+		foreign("example.com/lb", "shop", "theirs", "203.0.113.16")
+		foreign("", "bank", "vault", "203.0.113.17")
+		w.controllerWith("") // nobody's class is ours
+		ours := func(s *corev1.Service) {
+			class := bareMetal
+			s.Spec.LoadBalancerClass = &class
+		}
+		for i := range 6 {
+			w.create(lb(fmt.Sprint("s", i), ours))
+		}
+		for i := range 6 {
+			w.wantVerdict(fmt.Sprint("s", i), "Assigned ")
+			if got := tell(w.get(fmt.Sprint("s", i))); strings.HasPrefix(got, "203.0.113.16 ") || strings.HasPrefix(got, "203.0.113.17 ") {
+				t.Errorf("s%d: %s", i, got)
+			}
+		}
+		w.create(lb("full", ours))
+		w.wantVerdict("full", "PoolExhausted")
+		w.create(lb("near", ours, at("203.0.113.16")))
+		w.wantVerdict("near", "ServiceAddress", "203.0.113.16 is the load balancer's address of Service shop/theirs")
+		w.create(lb("far", ours, at("203.0.113.17")))
+		w.wantVerdict("far", "ServiceAddress", "203.0.113.17 is the load balancer's address of a Service in another namespace")
+		// A Service that becomes ours keeps what it shows, if that can be had.
+		w.edit("theirs", ours)
+		w.untilService("theirs", "203.0.113.16 AddressAssigned")
+		must(w, w.kube.CoreV1().Services("bank").Delete(w.ctx, "vault", metav1.DeleteOptions{}))
+		w.until("who asks for it, or who waits, gets it", "", func() string {
+			if got := tell(w.get("far")) + tell(w.get("full")); !strings.Contains(got, "203.0.113.17 ") {
+				return got
+			}
+			return ""
+		})
+		// What is ours is no obstacle, whoever has it in the end.
+		w.edit("s0", func(s *corev1.Service) {
+			class := "example.com/lb"
+			s.Spec.LoadBalancerClass = &class
+		})
+		w.untilService("s0", "")
+		list, err := w.herald.VirtualIPs.List(w.ctx, metav1.ListOptions{})
+		must(w, err)
+		for i := range list.Items {
+			vip := &list.Items[i]
+			if c := meta.FindStatusCondition(vip.Status.Conditions, v1alpha1.ConditionUnusable); c != nil {
+				t.Errorf("%s: %+v", vip.Name, c)
+			}
+		}
+	})
+}

@@ -276,6 +276,10 @@ func TestDefaultClassCanBeTurnedOff(t *testing.T) {
 	w.startController("controller-without-default-again", "--cloud-config="+config)
 	w.service("ours", func(s *corev1.Service) { s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal") })
 	w.address("ours")
+	w.service("asks", all(annotated("heraldlb.io/addresses", nth(w.v4, 98).String()), func(s *corev1.Service) {
+		s.Spec.LoadBalancerClass = ptr.To("heraldlb.io/bare-metal")
+	}))
+	w.refused("asks", v1alpha1.ServiceAddress, nth(w.v4, 98).String(), "the load balancer's address of Service", "foreign")
 	w.always("a Service without class is left alone", time.Second, func() error {
 		for _, before := range []*corev1.Service{none, theirs, foreign} {
 			if now := w.get(before.Name); now.ResourceVersion != before.ResourceVersion {
