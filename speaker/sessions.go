@@ -25,7 +25,8 @@ func (s *Speaker) tellSessions(routers []Router) {
 		if reason == "" || s.Recorder == nil || err != nil || !exists {
 			continue
 		}
-		s.Recorder.Event(object.(*v1alpha1.BGPPeer), kind, string(reason), message)
+		// A router may say in a NOTIFICATION what it likes, and the API server takes no longer message.
+		s.Recorder.Event(object.(*v1alpha1.BGPPeer), kind, string(reason), v1alpha1.Cut(message, v1alpha1.MaxMessage))
 	}
 }
 

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,22 @@ func TestASessionThatWasNotToBeIsNotLost(t *testing.T) {
 	const up = "Normal SessionEstablished Node node-1 has a session with tor."
 	if diff := cmp.Diff([]string{up, up}, said); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A router that says too much does not keep the event from being written.
+func TestASessionEventIsBounded(t *testing.T) {
+	peers, events := cache.NewSharedIndexInformer(&cache.ListWatch{}, &v1alpha1.BGPPeer{}, 0, cache.Indexers{}), record.NewFakeRecorder(10)
+	if err := peers.GetStore().Add(&v1alpha1.BGPPeer{ObjectMeta: metav1.ObjectMeta{Name: "tor"}}); err != nil {
+		t.Fatal(err)
+	}
+	s := &Speaker{Options: Options{Node: "node-1", Senses: NewSenses(), Recorder: events}, peers: peers, told: map[string]bgp.Status{}}
+	s.Senses.Router(bgp.Status{Peer: "tor", State: "Idle", LastError: strings.Repeat("ü", 4096)})
+	s.tellSessions([]Router{{Name: "tor"}})
+	close(events.Events)
+	const head = "Warning NotEstablished "
+	if event := <-events.Events; len(event) > len(head)+v1alpha1.MaxMessage || !strings.HasPrefix(event, head+"Node node-1 has no session with tor: ü") {
+		t.Errorf("%d bytes: %s", len(event), event)
 	}
 }
 
