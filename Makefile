@@ -55,6 +55,10 @@ else
 	@echo "skipped: there is no test/e2e"
 endif
 
+.PHONY: test-rights
+test-rights: build kubernetes ## Take each right of Herald's Roles away in turn and see what fails without it; not part of test (root; RIGHTS=part of their text)
+	@RIGHTS='$(RIGHTS)' go -C test/e2e test -tags rights -run TestEachRightIsNeeded -count=1 -v -timeout 60m ./rights
+
 .PHONY: kubernetes
 kubernetes: build ## Build the sandbox's Kubernetes into the cache, once
 	@bin/herald-sandbox build 2>&1 >/dev/null | awk '!/packages compiled/ || ++n % 6 == 0 { print; fflush() }'

@@ -82,9 +82,11 @@ type Provider struct {
 
 	mu     sync.Mutex
 	ledger *ledger
-	live   liveness
-	vigil  vigil
-	uses   uses
+	// restored is when a restore of etcd was last noticed.
+	restored time.Time
+	live     liveness
+	vigil    vigil
+	uses     uses
 	// waiting are Services that lack an address, with the reason.
 	waiting map[ipam.Key]*v1alpha1.Refusal
 	// ignored are sentences about annotations that do nothing, told of Services.
@@ -242,6 +244,9 @@ var busy = api.NewRetryError("others keep writing the VirtualIP", 100*time.Milli
 // Service cannot be served as it is, or not now; it is woken when that may
 // have changed. The status beside a refusal has what it holds all the same.
 func (p *Provider) EnsureLoadBalancer(ctx context.Context, _ string, service *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	if err := p.stale(ctx, service); err != nil {
+		return nil, err
+	}
 	p.tellIgnored(service)
 	parted := p.partedFrom(service)
 	for range attempts {
@@ -469,6 +474,9 @@ func (p *Provider) planReleases(key ipam.Key, addresses, shown []netip.Addr) []*
 // EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer: it gives
 // back every address of the Service.
 func (p *Provider) EnsureLoadBalancerDeleted(ctx context.Context, _ string, service *corev1.Service) error {
+	if err := p.stale(ctx, service); err != nil {
+		return err
+	}
 	for range attempts {
 		err := p.delete(ctx, keyOf(service))
 		if !errors.Is(err, errStale) {

@@ -15,12 +15,14 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	coordinationinformers "k8s.io/client-go/informers/coordination/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/cloud-provider/api"
 	"k8s.io/klog/v2"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -257,6 +259,7 @@ func (p *Provider) rewind(ctx context.Context) {
 	type change struct{ known, now *v1alpha1.VirtualIP }
 	var changes []change
 	p.mu.Lock()
+	p.restored = time.Now()
 	p.ledger.rewind(client.Objects[*v1alpha1.VirtualIP](p.vips.GetStore()), func(known, now *v1alpha1.VirtualIP) {
 		changes = append(changes, change{known, now})
 	})
@@ -264,6 +267,36 @@ func (p *Provider) rewind(ctx context.Context) {
 	for _, c := range changes {
 		p.news(ctx, c.known, c.now)
 	}
+}
+
+// restoredFor is how long after a restore informers may still have what was
+// before: each lists anew with a backoff of its own.
+const restoredFor = 2 * time.Minute
+
+// notYet is for a Service that is not, or is not there, as we know it.
+var notYet = api.NewRetryError("the Service is known as it was before etcd was restored", time.Second)
+
+// stale reports, for some time after a restore, that the Service is not what we
+// think: nothing is to be decided about it before we know better.
+func (p *Provider) stale(ctx context.Context, service *corev1.Service) error {
+	p.mu.Lock()
+	restored := p.restored
+	p.mu.Unlock()
+	if restored.IsZero() || time.Since(restored) > restoredFor {
+		return nil
+	}
+	now, err := p.Client.CoreV1().Services(service.Namespace).Get(ctx, service.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err) && service.UID == "":
+		return nil
+	case apierrors.IsNotFound(err):
+		return notYet
+	case err != nil:
+		return fmt.Errorf("reading Service %s/%s: %w", service.Namespace, service.Name, err)
+	case now.UID != service.UID || older(now.ResourceVersion, service.ResourceVersion):
+		return notYet
+	}
+	return nil
 }
 
 // learn takes in a version of a VirtualIP that we asked for.
@@ -317,6 +350,9 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 		return
 	}
 	p.mu.Lock()
+	if vip.ResourceVersion == "" {
+		p.restored = time.Now() // perhaps: it was missing in a list
+	}
 	// Not news if the answer to our own deletion came first; when it comes
 	// later, nobody is left to keep the address for.
 	news := p.ledger.bury(vip, true)

@@ -122,8 +122,13 @@ func eachLine(log io.Reader, use func(line []byte) error) error {
 // right is what RBAC decides by.
 type right struct{ account, verb, group, resource, subresource, namespace, name string }
 
+// An informer lists by either verb.
 func (r Request) right() right {
-	return right{r.Account, r.Verb, r.Group, r.Resource, r.Subresource, r.Namespace, r.Name}
+	verb := r.Verb
+	if verb == "watch" {
+		verb = "list"
+	}
+	return right{r.Account, verb, r.Group, r.Resource, r.Subresource, r.Namespace, r.Name}
 }
 
 // byRBAC reports whether RBAC refused the request, and not an admission policy.
