@@ -350,13 +350,15 @@ func (p *Provider) vipDeleted(ctx context.Context, vip *v1alpha1.VirtualIP) {
 		return
 	}
 	p.mu.Lock()
-	if vip.ResourceVersion == "" {
-		p.restored = time.Now() // perhaps: it was missing in a list
+	missing := vip.ResourceVersion == "" // in a list, perhaps after a restore: then Services may be known from before it
+	restored := missing && !p.restored.IsZero() && time.Since(p.restored) < restoredFor
+	if missing {
+		p.restored = time.Now()
 	}
 	// Not news if the answer to our own deletion came first; when it comes
 	// later, nobody is left to keep the address for.
 	news := p.ledger.bury(vip, true)
-	kept := news && p.ledger.keep(addr, vip, func(key ipam.Key) bool {
+	kept := news && !restored && p.ledger.keep(addr, vip, func(key ipam.Key) bool {
 		service, err := p.services.Services(key.Namespace).Get(key.Name)
 		return err == nil && p.serves(service) && slices.Contains(shownBy(service), addr)
 	})
