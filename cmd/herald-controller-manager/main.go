@@ -82,7 +82,7 @@ func newCommand(ctx context.Context) (command *cobra.Command, told *bool, err er
 			InitContext: app.ControllerInitContext{ClientName: component},
 			Constructor: func(_ app.ControllerInitContext, completed *appconfig.CompletedConfig, _ cloudprovider.Interface) app.InitFunc {
 				return func(ctx context.Context, _ controllermanagerapp.ControllerContext) (controller.Interface, bool, error) {
-					services, err := newServices(ctx, completed, wanted, namespace, &removing)
+					services, err := newServices(completed, wanted, namespace, &removing)
 					if err != nil {
 						return nil, false, err
 					}
@@ -251,9 +251,8 @@ func (l leader) HealthChecker() healthz.UnnamedHealthChecker {
 	return l.elector
 }
 
-// newServices makes our service controller, in place of the stock one, and
-// starts its informers.
-func newServices(ctx context.Context, completed *appconfig.CompletedConfig, wanted world, namespace string, removing *removal) (*service.Controller, error) {
+// newServices makes our service controller, in place of the stock one.
+func newServices(completed *appconfig.CompletedConfig, wanted world, namespace string, removing *removal) (*service.Controller, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
@@ -290,7 +289,7 @@ func newServices(ctx context.Context, completed *appconfig.CompletedConfig, want
 		classes.ByName[name] = service.Class{Provider: providers[class.Provider]}
 	}
 	service.RegisterMetrics()
-	services := service.New(service.Options{
+	return service.New(service.Options{
 		Client:      kube,
 		Informers:   shared,
 		Recorder:    recorder,
@@ -298,12 +297,11 @@ func newServices(ctx context.Context, completed *appconfig.CompletedConfig, want
 		ClusterName: clusterName,
 		Workers:     int(completed.ComponentConfig.ServiceController.ConcurrentServiceSyncs),
 		Releasing:   removing.wanted,
-	})
-	shared.Start(ctx.Done())
-	return services, nil
+	}), nil
 }
 
 func runServices(ctx context.Context, services *service.Controller) error {
+	services.Informers.Start(ctx.Done())
 	if err := services.Run(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("the service controller ended: %w", err)
 	}
