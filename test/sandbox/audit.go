@@ -45,10 +45,6 @@ func (r Request) String() string {
 
 // Refused lists the requests of Herald's ServiceAccounts after a point in time
 // that the API server answered with 403: by RBAC, or by an admission policy.
-//
-// An API server that has just started has not read its roles yet and refuses
-// everybody. So what RBAC refused and allowed the same account at another time
-// is left out.
 func (s *Sandbox) Refused(after time.Time) ([]Request, error) {
 	var refused []Request
 	err := s.audit(func(line []byte) error {
@@ -62,6 +58,14 @@ func (s *Sandbox) Refused(after time.Time) ([]Request, error) {
 		}
 		return err
 	})
+	return refused, err
+}
+
+// RefusedAlways lists what Refused does, from the beginning, but for what RBAC
+// allowed the same account at another time: an API server that has just started
+// has not read its roles yet, and refuses everybody.
+func (s *Sandbox) RefusedAlways() ([]Request, error) {
+	refused, err := s.Refused(time.Time{})
 	if err != nil || !slices.ContainsFunc(refused, Request.byRBAC) {
 		return refused, err
 	}
