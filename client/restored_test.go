@@ -57,11 +57,14 @@ func get(t *testing.T, transport http.RoundTripper, query string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := transport.RoundTrip(request)
+	response, err := transport.RoundTrip(request) //nolint:bodyclose // it is closed by who reads it
 	if err != nil {
 		return 0
 	}
-	go func() { _, _ = io.Copy(io.Discard, response.Body) }()
+	go func() {
+		_, _ = io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+	}()
 	return response.StatusCode
 }
 

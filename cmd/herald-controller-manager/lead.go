@@ -113,7 +113,7 @@ func (l *leadership) notLeading() error {
 	if leader := l.elector.Leader(); leader != "" {
 		return fmt.Errorf("another controller leads, %s has Lease %s: scale the Deployment to 0 first", leader, lease)
 	}
-	return fmt.Errorf("Lease %s could not be had: if the namespace is gone, add --leader-elect=false", lease)
+	return fmt.Errorf("could not take Lease %s: if its namespace is gone, add --leader-elect=false", lease)
 }
 
 // elect makes the elector.

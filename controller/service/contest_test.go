@@ -230,7 +230,7 @@ func TestContestOutlivesTheController(t *testing.T) {
 func TestRivals(t *testing.T) {
 	entry := func(manager string, second int, fields string) metav1.ManagedFieldsEntry {
 		at := metav1.NewTime(noon.Add(time.Duration(second) * time.Second))
-		return metav1.ManagedFieldsEntry{Manager: manager, Time: &at, Subresource: "status", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Time: &at, Subresource: "status", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	const ingress, condition = `{"f:status":{"f:loadBalancer":{"f:ingress":{}}}}`, `{"f:status":{"f:conditions":{"k:{\"type\":\"heraldlb.io/Ready\"}":{"f:reason":{}}}}}`
 	ours := entry(fieldManager, 1, condition)

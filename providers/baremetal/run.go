@@ -15,7 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	coordinationinformers "k8s.io/client-go/informers/coordination/v1"
@@ -285,15 +285,17 @@ func (p *Provider) stale(ctx context.Context, service *corev1.Service) error {
 	if restored.IsZero() || time.Since(restored) > restoredFor {
 		return nil
 	}
-	now, err := p.Client.CoreV1().Services(service.Namespace).Get(ctx, service.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err) && service.UID == "":
-		return nil
-	case apierrors.IsNotFound(err):
-		return notYet
-	case err != nil:
+	// A list, which is a right that there is already.
+	list, err := p.Client.CoreV1().Services(service.Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, service.Name).String(),
+	})
+	if err != nil {
 		return fmt.Errorf("reading Service %s/%s: %w", service.Namespace, service.Name, err)
-	case now.UID != service.UID || older(now.ResourceVersion, service.ResourceVersion):
+	}
+	if len(list.Items) == 0 && service.UID == "" {
+		return nil
+	}
+	if len(list.Items) == 0 || list.Items[0].UID != service.UID || older(list.Items[0].ResourceVersion, service.ResourceVersion) {
 		return notYet
 	}
 	return nil

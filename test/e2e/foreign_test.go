@@ -194,9 +194,9 @@ func (f *forger) record(w *world, addr netip.Addr, from net.HardwareAddr) []byte
 		n, err := f.file.Read(buffer)
 		w.must(err)
 		frame := buffer[:n]
-		announced := n == 84 && string(frame[12:14]) == "\x08\x06" && frame[21] == 2 && string(frame[28:32]) == string(addr.AsSlice())
+		announced := n == 84 && string(frame[12:14]) == "\x08\x06" && frame[21] == 2 && bytes.Equal(frame[28:32], addr.AsSlice())
 		if addr.Is6() {
-			announced = n == 134 && string(frame[12:14]) == "\x86\xdd" && frame[54] == 136 && string(frame[62:78]) == string(addr.AsSlice())
+			announced = n == 134 && string(frame[12:14]) == "\x86\xdd" && frame[54] == 136 && bytes.Equal(frame[62:78], addr.AsSlice())
 		}
 		if announced && bytes.Equal(frame[6:12], from) && bytes.Contains(frame, []byte("Hrld\x01\x02")) {
 			return bytes.Clone(frame)

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -177,7 +178,30 @@ func TestEachRightIsNeeded(t *testing.T) {
 // scenario is what uses every right: Herald starts, and lives through what happens in a cluster.
 type scenario struct {
 	*testing.T
-	round int
+	router       *sandbox.FRR
+	round, edits int
+}
+
+// router is a router that takes all nodes for neighbors.
+func router(t *testing.T) *sandbox.FRR {
+	t.Helper()
+	address, _ := box.Addrs("router")
+	frr, err := box.StartFRR(t.Context(), "router", `
+router bgp 64513
+ no bgp ebgp-requires-policy
+ neighbor NODES peer-group
+ neighbor NODES remote-as 64512
+ bgp listen range 198.51.100.0/24 peer-group NODES
+exit
+`)
+	must(t, err)
+	t.Cleanup(func() { must(t, frr.Stop(context.Background())) })
+	asn := int64(64513)
+	_, err = admin.herald.BGPPeers.Create(t.Context(), &v1alpha1.BGPPeer{
+		ObjectMeta: metav1.ObjectMeta{Name: "router"}, Spec: v1alpha1.BGPPeerSpec{LocalASN: 64512, PeerASN: &asn, Address: address.String()},
+	}, metav1.CreateOptions{})
+	must(t, err)
+	return frr
 }
 
 func newScenario(t *testing.T) *scenario {
@@ -206,8 +230,29 @@ func newScenario(t *testing.T) *scenario {
 		Spec:       v1alpha1.AdvertisementSpec{Pools: []string{"routed"}, BGP: &v1alpha1.BGPAdvertisement{}},
 	}, metav1.CreateOptions{})
 	must(t, err)
+	s := &scenario{T: t, router: router(t)}
 	must(t, box.StartHerald(ctx))
-	return &scenario{T: t}
+	for {
+		if speaker, err := admin.herald.Speakers.Get(ctx, lost, metav1.GetOptions{}); err == nil && len(speaker.Status.Conditions) > 0 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	must(t, box.Kill(ctx, "speaker-"+lost))
+	return s
+}
+
+// lost is the node whose speaker is dead.
+const lost = "node2"
+
+// revive says of the dead speaker that it runs, which the controller takes back.
+func (s *scenario) revive(ctx context.Context) {
+	speaker, err := admin.herald.Speakers.Get(ctx, lost, metav1.GetOptions{})
+	if err != nil {
+		return
+	}
+	meta.SetStatusCondition(&speaker.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: string(v1alpha1.Running)})
+	_, _ = admin.herald.Speakers.UpdateStatus(ctx, speaker, metav1.UpdateOptions{})
 }
 
 // lacking runs through the scenario until a right is missed, and says how long that took.
@@ -217,6 +262,7 @@ func (s *scenario) lacking(r right) (*sandbox.Request, time.Duration) {
 	ctx, cancel := context.WithTimeout(s.Context(), 40*time.Second)
 	defer cancel()
 	s.restart(r.account)
+	go s.stir(ctx)
 	for ctx.Err() == nil {
 		s.live(ctx)
 		for range 10 {
@@ -231,10 +277,30 @@ func (s *scenario) lacking(r right) (*sandbox.Request, time.Duration) {
 	return nil, 0
 }
 
+// stir writes VirtualIPs all the time, so that what others write is refused as too old now and then.
+func (s *scenario) stir(ctx context.Context) {
+	for n := 0; ctx.Err() == nil; n++ {
+		vips, err := admin.herald.VirtualIPs.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			continue
+		}
+		for i := range vips.Items {
+			edit := fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/stir":"%d"}}}`, n)
+			_, _ = admin.herald.VirtualIPs.Patch(ctx, vips.Items[i].Name, types.MergePatchType, edit, metav1.PatchOptions{})
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // restart has the programs of a ServiceAccount ask for everything anew, also for what there is no more.
 func (s *scenario) restart(account string) {
 	s.Helper()
 	ctx := s.Context()
+	// Seldom, as the controller gives sessions time after an edit.
+	s.edits++
+	selector := fmt.Appendf(nil, `{"spec":{"nodeSelector":{"matchLabels":{"kubernetes.io/hostname":"node%d"}}}}`, 1+s.edits%2)
+	_, err := admin.herald.BGPPeers.Patch(ctx, "tor", types.MergePatchType, selector, metav1.PatchOptions{})
+	must(s.T, err)
 	processes := []string{"controller"}
 	if account == "herald-speaker" {
 		processes = []string{"speaker-node1"}
@@ -290,6 +356,14 @@ func (s *scenario) live(ctx context.Context) {
 		}
 	}
 	s.edit(ctx)
+	s.revive(ctx)
+	_, _ = s.router.Show(ctx, "clear bgp *") // sessions end and come back
+	// The same is told twice, which is counted in the event.
+	for _, value := range []string{`null`, `"192.0.2.77"`} {
+		time.Sleep(300 * time.Millisecond)
+		edit := fmt.Appendf(nil, `{"metadata":{"annotations":{"heraldlb.io/addresses":%s}}}`, value)
+		_, _ = services.Patch(ctx, fmt.Sprintf("r%d-2", s.round), types.MergePatchType, edit, metav1.PatchOptions{})
+	}
 }
 
 // serve gives a Service an endpoint on each node.
@@ -310,7 +384,5 @@ func (s *scenario) edit(ctx context.Context) {
 	patch := func(format string, args ...any) []byte { return fmt.Appendf(nil, format, args...) }
 	wants := patch(`{"spec":{"addresses":["198.51.100.128/30","198.51.100.%d/32"]}}`, 140+s.round%50)
 	_, _ = admin.herald.AddressPools.Patch(ctx, "small", types.MergePatchType, wants, metav1.PatchOptions{})
-	selector := patch(`{"spec":{"nodeSelector":{"matchLabels":{"kubernetes.io/hostname":"node%d"}}}}`, 1+s.round%2)
-	_, _ = admin.herald.BGPPeers.Patch(ctx, "tor", types.MergePatchType, selector, metav1.PatchOptions{})
-	_, _ = admin.herald.Advertisements.Patch(ctx, "fabric", types.MergePatchType, patch(`{"spec":{"bgp":{"localPref":%d}}}`, 100+s.round), metav1.PatchOptions{})
+	_, _ = admin.herald.Advertisements.Patch(ctx, "fabric", types.MergePatchType, patch(`{"spec":{"bgp":{"localPreference":%d}}}`, 100+s.round), metav1.PatchOptions{})
 }
