@@ -84,9 +84,11 @@ type contest struct {
 	last, until, corrected time.Time
 	// quiet is how long it has to stay as Herald wrote it.
 	quiet time.Duration
-	// rivals are the others, message says so.
+	// rivals are the others, message says so. twin is that the other one is a controller like this one, with other words
+	// about the same facts, as for a moment when the leader changes: that passes, and words about it would not.
 	rivals  []string
 	message string
+	twin    bool
 }
 
 // see takes in a version of the Service that is not older than what Herald wrote.
@@ -114,7 +116,20 @@ func (c *contest) see(service *corev1.Service, now time.Time) {
 		c.until = now.Add(c.delay())
 		c.quiet = min(max(quietLeast, 2*now.Sub(c.corrected)), quietMost)
 	}
-	c.name(rivalOf(service, c.wrote, &is))
+	rival := rivalOf(service, c.wrote, &is)
+	c.twin = rival == "" && is.ready.reason != "" && is.finalizer == c.wrote.finalizer && sameStatus(&is.status, &c.wrote.status)
+	c.name(rival)
+}
+
+// agree ends a contest where the Service shows what Herald would write now, and that is not what this controller wrote last:
+// a controller like this one has written it.
+func (c *contest) agree(service *corev1.Service, status *corev1.LoadBalancerStatus) {
+	if c.wrote == nil || status == nil {
+		return
+	}
+	if is := wordsOf(service); sameStatus(status, &is.status) && !sameStatus(&c.wrote.status, &is.status) {
+		*c = contest{uid: c.uid, wrote: &is}
+	}
 }
 
 // settle ends a contest that nobody goes on with.
@@ -184,7 +199,7 @@ func (c *contest) name(rival string) {
 
 // verdict returns what the Service says: as long as others write over it, it is not Ready.
 func (c *contest) verdict(v verdict, now time.Time) verdict {
-	if !c.stands(now) {
+	if !c.stands(now) || c.twin {
 		return v
 	}
 	if v.ready {

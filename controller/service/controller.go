@@ -360,6 +360,7 @@ func (c *Controller) write(ctx context.Context, service *corev1.Service, status 
 	key := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
 	contest := c.contestOf(key)
 	first = first && contest.wrote == nil
+	contest.agree(service, status)
 	v = contest.verdict(v, time.Now())
 	v.message = v1alpha1.Cut(v.message, v1alpha1.MaxMessage)
 	desired, changed := served(service, status, v, metav1.Now())

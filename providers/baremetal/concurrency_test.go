@@ -150,7 +150,8 @@ func (w *world) act(rnd *rand.Rand, name string) {
 		s.Annotations, s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = other.Annotations, other.Spec.IPFamilies, other.Spec.IPFamilyPolicy
 		_, err = services.Update(w.ctx, s, metav1.UpdateOptions{})
 	}
-	if err != nil && !apierrors.IsConflict(err) {
+	// One that is being deleted may go meanwhile.
+	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 		w.Error(err)
 	}
 }
