@@ -136,7 +136,7 @@ func (r Request) right() right {
 }
 
 // byRBAC reports whether RBAC refused the request, and not an admission policy.
-func (r Request) byRBAC() bool { return strings.Contains(r.Message, " is forbidden: User ") }
+func (r Request) byRBAC() bool { return strings.Contains(r.Message, "forbidden: User ") }
 
 func readEvent(line []byte) (e auditEvent, err error) {
 	err = json.Unmarshal(line, &e)

@@ -31,13 +31,14 @@ func (s *Sandbox) Restore(ctx context.Context) error {
 	if err := errors.Join(os.RemoveAll(s.etcdDir()), os.CopyFS(s.etcdDir(), os.DirFS(s.backupDir()))); err != nil {
 		return err
 	}
-	for _, name := range append([]string{etcd, apiServer}, others...) {
+	if err := errors.Join(s.StartAgain(etcd), s.StartAgain(apiServer), s.WaitForAPI(ctx)); err != nil {
+		return err
+	}
+	// They would end when the API server does not answer soon.
+	for _, name := range others {
 		if err := s.StartAgain(name); err != nil {
 			return err
 		}
-	}
-	if err := s.WaitForAPI(ctx); err != nil {
-		return err
 	}
 	for _, node := range s.Nodes() {
 		if err := s.WaitForProxy(ctx, node); err != nil {
