@@ -126,13 +126,20 @@ func eachLine(log io.Reader, use func(line []byte) error) error {
 // right is what RBAC decides by.
 type right struct{ account, verb, group, resource, subresource, namespace, name string }
 
-// An informer lists by either verb.
+// An informer lists by either verb. Herald's Roles tell its own namespace from
+// the others, and of Secrets one from another.
 func (r Request) right() right {
-	verb := r.Verb
+	verb, namespace, name := r.Verb, "", ""
 	if verb == "watch" {
 		verb = "list"
 	}
-	return right{r.Account, verb, r.Group, r.Resource, r.Subresource, r.Namespace, r.Name}
+	if r.Namespace == heraldNamespace {
+		namespace = r.Namespace
+	}
+	if r.Resource == "secrets" {
+		name = r.Name
+	}
+	return right{r.Account, verb, r.Group, r.Resource, r.Subresource, namespace, name}
 }
 
 // byRBAC reports whether RBAC refused the request, and not an admission policy.
