@@ -104,8 +104,10 @@ func (e *Elector) acquire(ctx context.Context) bool {
 		}
 		klog.FromContext(ctx).V(4).Info("Not leading", "reason", err)
 		// Candidates that began together do not ask together.
-		if !sleep(ctx, e.RetryPeriod+rand.N(max(1, e.RetryPeriod/5))) {
+		select {
+		case <-ctx.Done():
 			return false
+		case <-time.After(e.RetryPeriod + rand.N(max(1, e.RetryPeriod/5))):
 		}
 	}
 }
@@ -247,16 +249,5 @@ func (e *Elector) tell(what string) {
 	if e.Recorder != nil && e.lease != nil {
 		lease := &coordinationv1.Lease{TypeMeta: metav1.TypeMeta{APIVersion: "coordination.k8s.io/v1", Kind: "Lease"}, ObjectMeta: e.lease.ObjectMeta}
 		e.Recorder.Event(lease, corev1.EventTypeNormal, "LeaderElection", e.Identity+" "+what)
-	}
-}
-
-func sleep(ctx context.Context, wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
