@@ -130,6 +130,13 @@ type run struct {
 	stop             context.CancelFunc
 }
 
+// end tells a candidate to end, lets its work end at once, and waits for it.
+func (r *run) end() {
+	r.stop()
+	close(r.finish)
+	<-r.ended
+}
+
 // start runs a candidate whose work goes on until it is told to finish.
 func (s *stage) start(e *Elector) *run {
 	ctx, cancel := context.WithCancel(s.Context())
@@ -177,9 +184,7 @@ func TestLeaderReleasesWhenItsWorkHasEnded(t *testing.T) {
 		s.is("the second leads", second.leading.Load(), true)
 		s.is("the holder in the end", holder(s.lease()), "second")
 		s.is("transitions", ptr.Deref(s.lease().Spec.LeaseTransitions, 0), int32(1))
-		second.stop()
-		close(second.finish)
-		<-second.ended
+		second.end()
 	})
 }
 
@@ -187,9 +192,7 @@ func TestDeadLeaderIsReplacedWhenItsLeaseHasEnded(t *testing.T) {
 	onStage(t, func(s *stage) {
 		first := s.start(s.candidate("first"))
 		time.Sleep(3300 * time.Millisecond)
-		first.stop()
-		close(first.finish)
-		<-first.ended
+		first.end()
 		// As if it had died: the Lease is its, and nobody renews it. Its clock was wrong, too.
 		s.write(func(l *coordinationv1.Lease) {
 			heldBy("first")(l)
@@ -201,9 +204,7 @@ func TestDeadLeaderIsReplacedWhenItsLeaseHasEnded(t *testing.T) {
 		s.is("the second leads", second.leading.Load(), false)
 		time.Sleep(4 * time.Second)
 		s.is("the second leads", second.leading.Load(), true)
-		second.stop()
-		close(second.finish)
-		<-second.ended
+		second.end()
 	})
 }
 
@@ -326,8 +327,6 @@ func TestCandidateWaits(t *testing.T) {
 		away.Store(false)
 		time.Sleep(3300 * time.Millisecond)
 		s.is("the other leads", first.leading.Load(), true)
-		first.stop()
-		close(first.finish)
-		<-first.ended
+		first.end()
 	})
 }
